@@ -15,7 +15,9 @@ pub const DEFAULT_ALLOWED_UPSTREAMS: &str = "api.anthropic.com,*.amazonaws.com";
 
 /// Why an entry of the list cannot be used.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("`{entry}` is not a host such as api.anthropic.com, a pattern such as *.amazonaws.com or an origin such as https://host:8443")]
+#[error(
+    "`{entry}` is not a host such as api.anthropic.com, a pattern such as *.amazonaws.com or an origin such as https://host:8443"
+)]
 pub struct AllowedUpstreamError {
     /// The entry as it was given.
     pub entry: String,
@@ -37,13 +39,17 @@ pub enum UpstreamRefused {
         host: String,
     },
     /// Plain http to an origin that is not listed whole.
-    #[error("plain http is refused: use https, or list the whole origin {origin} in PROXY_ALLOWED_UPSTREAMS")]
+    #[error(
+        "plain http is refused: use https, or list the whole origin {origin} in PROXY_ALLOWED_UPSTREAMS"
+    )]
     PlainHttp {
         /// Scheme, host and port.
         origin: String,
     },
     /// An address that is not public, in an origin that is not listed whole.
-    #[error("address {address} is not public: list the whole origin {origin} in PROXY_ALLOWED_UPSTREAMS if it is meant")]
+    #[error(
+        "address {address} is not public: list the whole origin {origin} in PROXY_ALLOWED_UPSTREAMS if it is meant"
+    )]
     NotPublic {
         /// The address.
         address: IpAddr,
@@ -79,7 +85,9 @@ impl HostPattern {
     fn matches(&self, host: &Host<&str>) -> bool {
         match (self, host) {
             (Self::Exact(exact), host) => exact == host,
-            (Self::Below(suffix), Host::Domain(name)) => name.len() > suffix.len() && name.ends_with(suffix.as_str()),
+            (Self::Below(suffix), Host::Domain(name)) => {
+                name.len() > suffix.len() && name.ends_with(suffix.as_str())
+            }
             (Self::Below(_), _) => false,
         }
     }
@@ -91,7 +99,10 @@ impl Default for AllowedUpstreams {
             HostPattern::Exact(Host::Domain("api.anthropic.com".to_owned())),
             HostPattern::Below(".amazonaws.com".to_owned()),
         ];
-        Self { hosts, origins: Vec::new() }
+        Self {
+            hosts,
+            origins: Vec::new(),
+        }
     }
 }
 
@@ -100,9 +111,18 @@ impl FromStr for AllowedUpstreams {
 
     /// Reads a list separated by commas. It replaces the default; an empty list allows nothing but added origins.
     fn from_str(list: &str) -> Result<Self, AllowedUpstreamError> {
-        let mut allowed = Self { hosts: Vec::new(), origins: Vec::new() };
-        for entry in list.split(',').map(str::trim).filter(|entry| !entry.is_empty()) {
-            allowed.add(entry).ok_or_else(|| AllowedUpstreamError { entry: entry.to_owned() })?;
+        let mut allowed = Self {
+            hosts: Vec::new(),
+            origins: Vec::new(),
+        };
+        for entry in list
+            .split(',')
+            .map(str::trim)
+            .filter(|entry| !entry.is_empty())
+        {
+            allowed.add(entry).ok_or_else(|| AllowedUpstreamError {
+                entry: entry.to_owned(),
+            })?;
         }
         Ok(allowed)
     }
@@ -115,8 +135,11 @@ impl AllowedUpstreams {
             let bare = matches!(url.path(), "" | "/") && is_plain(&url);
             (bare && is_http(&url)).then(|| self.origins.push(url.origin()))
         } else if let Some(domain) = entry.strip_prefix("*.") {
-            let Host::Domain(domain) = Host::parse(domain).ok()? else { return None };
-            (!domain.contains('*')).then(|| self.hosts.push(HostPattern::Below(format!(".{domain}"))))
+            let Host::Domain(domain) = Host::parse(domain).ok()? else {
+                return None;
+            };
+            (!domain.contains('*'))
+                .then(|| self.hosts.push(HostPattern::Below(format!(".{domain}"))))
         } else {
             let host = Host::parse(entry).ok()?;
             (!entry.contains('*')).then(|| self.hosts.push(HostPattern::Exact(host)))
@@ -135,7 +158,10 @@ impl AllowedUpstreams {
     /// # Errors
     /// [`UpstreamRefused`] with the reason and the fix.
     pub fn check(&self, url: &Url) -> Result<Reach, UpstreamRefused> {
-        let host = url.host().filter(|_| is_http(url)).ok_or(UpstreamRefused::NotHttp)?;
+        let host = url
+            .host()
+            .filter(|_| is_http(url))
+            .ok_or(UpstreamRefused::NotHttp)?;
         if !is_plain(url) {
             return Err(UpstreamRefused::NotPlain);
         }
@@ -150,9 +176,16 @@ impl AllowedUpstreams {
             Host::Ipv6(address) => Some(IpAddr::V6(address)),
         };
         match address.filter(|address| !is_public(*address)) {
-            Some(address) => Err(UpstreamRefused::NotPublic { address, origin: origin.ascii_serialization() }),
-            None if !named => Err(UpstreamRefused::Host { host: host.to_string() }),
-            None if url.scheme() != "https" => Err(UpstreamRefused::PlainHttp { origin: origin.ascii_serialization() }),
+            Some(address) => Err(UpstreamRefused::NotPublic {
+                address,
+                origin: origin.ascii_serialization(),
+            }),
+            None if !named => Err(UpstreamRefused::Host {
+                host: host.to_string(),
+            }),
+            None if url.scheme() != "https" => Err(UpstreamRefused::PlainHttp {
+                origin: origin.ascii_serialization(),
+            }),
             None => Ok(Reach::Public),
         }
     }
@@ -164,7 +197,9 @@ impl fmt::Display for AllowedUpstreams {
             HostPattern::Exact(host) => host.to_string(),
             HostPattern::Below(suffix) => format!("*{suffix}"),
         });
-        let entries: Vec<String> = hosts.chain(self.origins.iter().map(Origin::ascii_serialization)).collect();
+        let entries: Vec<String> = hosts
+            .chain(self.origins.iter().map(Origin::ascii_serialization))
+            .collect();
         f.write_str(&entries.join(","))
     }
 }
@@ -174,7 +209,10 @@ fn is_http(url: &Url) -> bool {
 }
 
 fn is_plain(url: &Url) -> bool {
-    url.username().is_empty() && url.password().is_none() && url.query().is_none() && url.fragment().is_none()
+    url.username().is_empty()
+        && url.password().is_none()
+        && url.query().is_none()
+        && url.fragment().is_none()
 }
 
 /// Whether `address` is on the public internet: not loopback, link-local (where clouds serve credentials), private, shared,
@@ -203,7 +241,9 @@ fn embedded_v4(address: Ipv6Addr) -> Option<Ipv4Addr> {
         Ipv4Addr::new(a, b, c, d)
     };
     match s {
-        [0, 0, 0, 0, 0, 0xffff, high, low] | [0x0064, 0xff9b, 0, 0, 0, 0, high, low] => Some(join(high, low)),
+        [0, 0, 0, 0, 0, 0xffff, high, low] | [0x0064, 0xff9b, 0, 0, 0, 0, high, low] => {
+            Some(join(high, low))
+        }
         [0x2002, high, low, ..] => Some(join(high, low)),
         _ => None,
     }
@@ -227,13 +267,23 @@ mod tests {
     use super::*;
 
     fn check(list: &str, url: &str) -> Result<Reach, UpstreamRefused> {
-        list.parse::<AllowedUpstreams>().unwrap().check(&Url::parse(url).unwrap())
+        list.parse::<AllowedUpstreams>()
+            .unwrap()
+            .check(&Url::parse(url).unwrap())
     }
 
     #[test]
     fn the_default_is_what_its_text_says() {
-        assert_eq!(DEFAULT_ALLOWED_UPSTREAMS.parse::<AllowedUpstreams>().unwrap(), AllowedUpstreams::default());
-        assert_eq!(AllowedUpstreams::default().to_string(), DEFAULT_ALLOWED_UPSTREAMS);
+        assert_eq!(
+            DEFAULT_ALLOWED_UPSTREAMS
+                .parse::<AllowedUpstreams>()
+                .unwrap(),
+            AllowedUpstreams::default()
+        );
+        assert_eq!(
+            AllowedUpstreams::default().to_string(),
+            DEFAULT_ALLOWED_UPSTREAMS
+        );
     }
 
     #[test]
@@ -244,7 +294,11 @@ mod tests {
             "https://bedrock-runtime.eu-west-1.amazonaws.com",
             "https://vpce-1.bedrock-runtime.us-east-1.vpce.amazonaws.com",
         ] {
-            assert_eq!(check(DEFAULT_ALLOWED_UPSTREAMS, url), Ok(Reach::Public), "{url}");
+            assert_eq!(
+                check(DEFAULT_ALLOWED_UPSTREAMS, url),
+                Ok(Reach::Public),
+                "{url}"
+            );
         }
     }
 
@@ -254,10 +308,19 @@ mod tests {
             ("https://evil.example", "evil.example"),
             ("https://amazonaws.com", "amazonaws.com"),
             ("https://notamazonaws.com", "notamazonaws.com"),
-            ("https://api.anthropic.com.evil.example", "api.anthropic.com.evil.example"),
+            (
+                "https://api.anthropic.com.evil.example",
+                "api.anthropic.com.evil.example",
+            ),
             ("https://93.184.215.14", "93.184.215.14"),
         ] {
-            assert_eq!(check(DEFAULT_ALLOWED_UPSTREAMS, url), Err(UpstreamRefused::Host { host: host.to_owned() }), "{url}");
+            assert_eq!(
+                check(DEFAULT_ALLOWED_UPSTREAMS, url),
+                Err(UpstreamRefused::Host {
+                    host: host.to_owned()
+                }),
+                "{url}"
+            );
         }
     }
 
@@ -265,12 +328,27 @@ mod tests {
     fn plain_http_and_private_addresses_need_the_whole_origin() {
         let origin = "http://127.0.0.1:9000";
         assert_eq!(check(origin, "http://127.0.0.1:9000/base"), Ok(Reach::Any));
-        for url in ["http://127.0.0.1:9001", "https://127.0.0.1:9000", "http://[::ffff:127.0.0.1]:9000", "http://localhost:9000"] {
+        for url in [
+            "http://127.0.0.1:9001",
+            "https://127.0.0.1:9000",
+            "http://[::ffff:127.0.0.1]:9000",
+            "http://localhost:9000",
+        ] {
             assert!(check(origin, url).is_err(), "{url}");
         }
-        assert!(matches!(check("127.0.0.1", "https://127.0.0.1"), Err(UpstreamRefused::NotPublic { .. })));
-        assert!(matches!(check("api.anthropic.com", "http://api.anthropic.com"), Err(UpstreamRefused::PlainHttp { .. })));
-        assert_eq!(check("https://10.0.0.7:443", "https://10.0.0.7"), Ok(Reach::Any), "default ports are the same origin");
+        assert!(matches!(
+            check("127.0.0.1", "https://127.0.0.1"),
+            Err(UpstreamRefused::NotPublic { .. })
+        ));
+        assert!(matches!(
+            check("api.anthropic.com", "http://api.anthropic.com"),
+            Err(UpstreamRefused::PlainHttp { .. })
+        ));
+        assert_eq!(
+            check("https://10.0.0.7:443", "https://10.0.0.7"),
+            Ok(Reach::Any),
+            "default ports are the same origin"
+        );
     }
 
     #[test]
@@ -283,29 +361,83 @@ mod tests {
 
     #[test]
     fn urls_with_more_than_a_place_are_refused() {
-        for url in ["https://user@api.anthropic.com", "https://:pw@api.anthropic.com", "https://api.anthropic.com/?a=b", "https://api.anthropic.com/#a"] {
-            assert_eq!(check(DEFAULT_ALLOWED_UPSTREAMS, url), Err(UpstreamRefused::NotPlain), "{url}");
+        for url in [
+            "https://user@api.anthropic.com",
+            "https://:pw@api.anthropic.com",
+            "https://api.anthropic.com/?a=b",
+            "https://api.anthropic.com/#a",
+        ] {
+            assert_eq!(
+                check(DEFAULT_ALLOWED_UPSTREAMS, url),
+                Err(UpstreamRefused::NotPlain),
+                "{url}"
+            );
         }
-        assert_eq!(check(DEFAULT_ALLOWED_UPSTREAMS, "ftp://api.anthropic.com"), Err(UpstreamRefused::NotHttp));
+        assert_eq!(
+            check(DEFAULT_ALLOWED_UPSTREAMS, "ftp://api.anthropic.com"),
+            Err(UpstreamRefused::NotHttp)
+        );
     }
 
     #[test]
     fn wrong_entries_are_named() {
-        for entry in ["*", "*.", "a.*.com", "https://host/path", "ftp://host", "https://u:p@host", "a b", "*.10.0.0.1"] {
-            assert_eq!(entry.parse::<AllowedUpstreams>(), Err(AllowedUpstreamError { entry: entry.to_owned() }), "{entry}");
+        for entry in [
+            "*",
+            "*.",
+            "a.*.com",
+            "https://host/path",
+            "ftp://host",
+            "https://u:p@host",
+            "a b",
+            "*.10.0.0.1",
+        ] {
+            assert_eq!(
+                entry.parse::<AllowedUpstreams>(),
+                Err(AllowedUpstreamError {
+                    entry: entry.to_owned()
+                }),
+                "{entry}"
+            );
         }
     }
 
     #[test]
     fn special_addresses_are_not_public() {
         for address in [
-            "0.0.0.0", "10.1.2.3", "100.64.0.1", "127.0.0.1", "169.254.169.254", "172.16.0.1", "192.168.1.1", "192.0.0.1",
-            "198.18.0.1", "203.0.113.5", "224.0.0.1", "255.255.255.255", "::", "::1", "fe80::1", "fd00:ec2::254", "ff02::1",
-            "2001:db8::1", "2001::1", "::ffff:10.0.0.1", "64:ff9b::a00:1", "2002:a00:1::", "::10.0.0.1",
+            "0.0.0.0",
+            "10.1.2.3",
+            "100.64.0.1",
+            "127.0.0.1",
+            "169.254.169.254",
+            "172.16.0.1",
+            "192.168.1.1",
+            "192.0.0.1",
+            "198.18.0.1",
+            "203.0.113.5",
+            "224.0.0.1",
+            "255.255.255.255",
+            "::",
+            "::1",
+            "fe80::1",
+            "fd00:ec2::254",
+            "ff02::1",
+            "2001:db8::1",
+            "2001::1",
+            "::ffff:10.0.0.1",
+            "64:ff9b::a00:1",
+            "2002:a00:1::",
+            "::10.0.0.1",
         ] {
             assert!(!is_public(address.parse().unwrap()), "{address}");
         }
-        for address in ["8.8.8.8", "100.63.255.255", "172.15.0.1", "198.20.0.1", "2606:4700::1111", "64:ff9b::808:808"] {
+        for address in [
+            "8.8.8.8",
+            "100.63.255.255",
+            "172.15.0.1",
+            "198.20.0.1",
+            "2606:4700::1111",
+            "64:ff9b::808:808",
+        ] {
             assert!(is_public(address.parse().unwrap()), "{address}");
         }
     }
