@@ -131,6 +131,14 @@ impl<F: Fn(&str) -> Option<String>> Vars<F> {
             Err(ConfigError(self.problems))
         }
     }
+
+    /// As [`finish`](Self::finish); `None` is a value that could not be made, for a problem that was noted.
+    pub fn finish_some<T>(self, value: Option<T>) -> Result<T, ConfigError> {
+        match value {
+            Some(value) => self.finish(value),
+            None => Err(ConfigError(self.problems)),
+        }
+    }
 }
 
 #[cfg(test)]

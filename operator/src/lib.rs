@@ -1,1 +1,17 @@
-//! .
+//! Spillway's Kubernetes operator: custom resources become keys, database rows and proxies.
+
+pub mod check;
+pub mod cli;
+pub mod database;
+pub mod database_secret;
+pub mod default_pool;
+pub mod events;
+pub mod health;
+pub mod leader;
+pub mod master_secrets;
+pub mod metrics;
+pub mod release;
+pub mod report;
+pub mod settings;
+pub mod shutdown;
+pub mod sweep;

@@ -23,6 +23,7 @@ pub use connection::{
     ConnectOptions, DatabaseUrl, DatabaseUrlError, clock, connect, migrate, ping, schema_version,
 };
 pub use error::{RepositoryError, Result};
+pub use sqlx::{PgConnection, PgPool, PgTransaction};
 
 /// The resource that a row came from.
 #[derive(Debug, Clone, PartialEq, Eq)]
