@@ -1,4 +1,9 @@
 //! The control API and the binary, as the demo and tests in other processes use them.
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "helpers of tests fail like tests"
+)]
 
 use std::{
     io::{BufRead, BufReader},

@@ -1,4 +1,9 @@
 //! The Plan fake as an HTTP client sees it.
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "helpers of tests fail like tests"
+)]
 
 use std::time::Duration;
 

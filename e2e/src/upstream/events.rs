@@ -246,7 +246,7 @@ mod tests {
         fn pieces_are_the_text_and_as_many_as_asked(text in ".{0,200}", chunks in 1_usize..20) {
             let script = Script { chunks: Some(chunks), ..Script::default() };
             let all: Vec<_> = pieces(&text, &script).collect();
-            prop_assert_eq!(all.concat(), text);
+            prop_assert_eq!(all.concat(), text.as_str());
             prop_assert!(all.len() <= chunks);
         }
     }
