@@ -10,7 +10,7 @@ use crate::security::envelope::Sealed;
 use crate::security::hasher::KeyHash;
 
 /// Everything that one pool's proxies serve by, read in one transaction.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PoolSnapshot {
     /// The pool.
     pub pool: PoolConfig,

@@ -80,8 +80,8 @@ pub fn connect(url: &DatabaseUrl, options: ConnectOptions) -> Result<PgPool> {
     Ok(PgPoolOptions::new()
         .max_connections(options.max_connections)
         .acquire_timeout(options.acquire_timeout)
-        .idle_timeout(Duration::from_secs(300))
-        .max_lifetime(Duration::from_secs(1800))
+        .idle_timeout(Duration::from_mins(5))
+        .max_lifetime(Duration::from_mins(30))
         .after_connect(move |connection, _| {
             Box::pin(async move {
                 // A start-up option would be refused by poolers.
@@ -99,9 +99,9 @@ pub fn connect(url: &DatabaseUrl, options: ConnectOptions) -> Result<PgPool> {
 /// Concurrent calls wait for each other.
 pub async fn migrate(pool: &PgPool) -> Result<()> {
     let mut migrator = Migrator {
+        migrations: MIGRATOR.migrations.clone(),
         ..Migrator::DEFAULT
     };
-    migrator.migrations = MIGRATOR.migrations.clone();
     migrator.set_ignore_missing(true);
     migrator.run(pool).await.map_err(|error| match error {
         sqlx::migrate::MigrateError::Execute(source) => {

@@ -101,10 +101,10 @@ fn is_away(error: &sqlx::Error) -> bool {
     match error {
         sqlx::Error::Io(_)
         | sqlx::Error::Tls(_)
+        | sqlx::Error::Protocol(_)
         | sqlx::Error::PoolTimedOut
         | sqlx::Error::PoolClosed
         | sqlx::Error::WorkerCrashed => true,
-        sqlx::Error::Protocol(_) => true,
         sqlx::Error::Database(answer) => is_passing(answer.as_ref()),
         _ => false,
     }

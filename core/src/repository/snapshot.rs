@@ -174,3 +174,36 @@ async fn bedrock_keys(
         })
         .collect())
 }
+
+/// What decides whether a living key of a living user may be used.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct KeyStanding {
+    /// `suspended` of the user.
+    pub suspended: bool,
+    /// `disabled` of the key.
+    pub disabled: bool,
+    /// `expiresAt` of the key.
+    pub expires_at: Option<chrono::DateTime<chrono::Utc>>,
+    /// When this version ends, for one that was replaced.
+    pub version_expires_at: Option<chrono::DateTime<chrono::Utc>>,
+}
+
+/// The standing of one key of a pool, or `None` when it is not (or no longer) there. For proxies that cannot hear of changes.
+pub async fn key_standing(
+    pool: &PgPool,
+    pool_id: Uuid,
+    hash: &KeyHash,
+) -> Result<Option<KeyStanding>> {
+    sqlx::query_as!(
+        KeyStanding,
+        "SELECT u.suspended, k.disabled, k.expires_at, v.expires_at AS version_expires_at FROM access_key_versions v
+         JOIN access_keys k ON k.id = v.access_key_id AND k.deleted_at IS NULL
+         JOIN users u ON u.id = k.user_id AND u.deleted_at IS NULL
+         WHERE u.pool_id = $1 AND v.key_hash = $2 AND v.deleted_at IS NULL",
+        pool_id,
+        hash.0.as_slice(),
+    )
+    .fetch_optional(pool)
+    .await
+    .map_err(RepositoryError::during("check an access key"))
+}

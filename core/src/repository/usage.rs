@@ -7,7 +7,7 @@ use sqlx::{AssertSqlSafe, PgConnection, PgPool};
 use uuid::Uuid;
 
 use super::error::{RepositoryError, Result};
-use crate::domain::usage::UsageRecord;
+use crate::domain::usage::{FallbackReason, Provider, UsageRecord};
 
 /// Inserts records that are not there yet and adds them to the aggregates, in one transaction. Returns how many were
 /// new. When it fails nothing was stored.
@@ -126,9 +126,9 @@ impl<'a> From<&'a UsageRecord> for Row<'a> {
             model: &record.model,
             upstream_model: record.upstream_model.as_deref(),
             upstream_request_id: record.upstream_request_id.as_deref(),
-            provider: record.provider.map(|provider| provider.as_str()),
+            provider: record.provider.map(Provider::as_str),
             is_fallback: record.is_fallback,
-            fallback_reason: record.fallback_reason.map(|reason| reason.as_str()),
+            fallback_reason: record.fallback_reason.map(FallbackReason::as_str),
             status: record.status.as_str(),
             http_status: record.http_status,
             stream: record.stream,
@@ -222,7 +222,7 @@ fn sum<'a>(records: impl Iterator<Item = &'a UsageRecord>) -> BTreeMap<Bucket<'a
                 .duration_trunc(TimeDelta::hours(1))
                 .unwrap_or(record.created_at),
             model: &record.model,
-            provider: record.provider.map_or("", |provider| provider.as_str()),
+            provider: record.provider.map_or("", Provider::as_str),
         };
         let sums = buckets.entry(bucket).or_insert_with(|| Sums {
             user_id: record.user_id,

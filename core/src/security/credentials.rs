@@ -11,7 +11,7 @@ use super::envelope::{Envelope, EnvelopeError, RecordBinding, Sealed};
 /// How calls to Bedrock are authenticated.
 #[derive(Clone)]
 pub enum BedrockSecret {
-    /// Static AWS credentials, for SigV4.
+    /// Static AWS credentials, for `SigV4`.
     AccessKeys {
         /// `AWS_ACCESS_KEY_ID`.
         access_key_id: String,

@@ -43,7 +43,7 @@ impl KeyHash {
 
 struct Secret {
     id: String,
-    secret: SecretString,
+    text: SecretString,
     keyed: Hmac<Sha256>,
 }
 
@@ -90,7 +90,7 @@ impl KeyHasher {
             }
             secrets.push(Secret {
                 id: id.to_owned(),
-                secret: SecretString::from(secret),
+                text: SecretString::from(secret),
                 keyed: keyed(secret),
             });
         }
@@ -122,7 +122,7 @@ impl KeyHasher {
         self.secrets.iter().map(|secret| {
             (
                 secret.id.as_str(),
-                check_value(secret.secret.expose_secret().as_bytes()),
+                check_value(secret.text.expose_secret().as_bytes()),
             )
         })
     }

@@ -1,5 +1,5 @@
 //! Data keys from AWS KMS. The encryption context is the record's identity, so that KMS itself refuses a swapped
-//! ciphertext and CloudTrail names the record.
+//! ciphertext and `CloudTrail` names the record.
 
 use std::collections::HashMap;
 use std::fmt;
