@@ -1,0 +1,48 @@
+# Every target is a script in hack/ or one command; `make help` lists them.
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+MAKEFLAGS += --no-print-directory
+
+LIB := . hack/lib.sh
+
+.PHONY: help
+help: ## List the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+##@ See it work
+.PHONY: demo demo-down
+demo: ## Run Spillway on a local Kubernetes (or on KUBECONFIG's), send messages, show what they cost
+	@hack/demo.sh
+demo-down: ## Remove everything that the demo made
+	@hack/demo-down.sh
+
+##@ Test
+.PHONY: test test-unit test-controllers test-chart test-cluster lint fmt
+test: ## Run everything that must pass; ends with the count
+	@hack/test.sh
+test-unit: ## Run unit and repository tests, on a throwaway PostgreSQL
+	@hack/test.sh unit
+test-controllers: ## Run the operator's tests against a real API server and PostgreSQL
+	@hack/test.sh controllers
+test-chart: ## Run the chart's tests against a real API server
+	@hack/test.sh chart
+test-cluster: ## Run the tests on a whole cluster
+	@hack/test.sh cluster
+lint: ## Check formatting, lints, shell scripts, licences and generated files
+	@hack/test.sh format clippy deny drift sqlx shell
+fmt: ## Format the code
+	@$(LIB); cd "$$ROOT"; cargo fmt --all; gofmt -w e2e/cluster
+
+##@ Build
+.PHONY: build crds images cluster-up cluster-down
+build: ## Compile all programs
+	@$(LIB); cargo_env; cargo build --locked --workspace --bins; echo "in $$BIN_DIR"
+crds: ## Write the resource definitions from the Rust types, for the chart as well
+	@hack/crds.sh
+images: ## Build the container images as OCI archives
+	@hack/images.sh operator proxy fake-upstream postgres
+cluster-up: ## Start a local Kubernetes and print its kubeconfig
+	@$(LIB); cluster_tools; cluster_packages; cluster up
+cluster-down: ## End it without a trace
+	@$(LIB); cluster_tools; cluster down
