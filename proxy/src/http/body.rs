@@ -1,0 +1,263 @@
+//! Request bodies: read once, limited in size and time, out of a byte budget that all requests of the pod share.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use http::header::{CONTENT_ENCODING, CONTENT_LENGTH};
+use http::{HeaderMap, StatusCode};
+use http_body::Body;
+use http_body_util::BodyExt as _;
+use prometheus::IntGauge;
+use tokio::time::{Instant, timeout, timeout_at};
+
+use crate::http::error::{ErrorType, Refusal};
+
+/// What the Messages API takes.
+pub const MAX_BODY_BYTES: usize = 32 * 1024 * 1024;
+/// A client that sends nothing for this long is given up.
+const IDLE: Duration = Duration::from_secs(60);
+/// How much of a body that is too large is read and dropped, and for how long, so that its sender gets to see the 413.
+const DRAIN_BYTES: usize = 2 * MAX_BODY_BYTES;
+const DRAIN_TIME: Duration = Duration::from_secs(10);
+/// A declared length is believed up to here; beyond, memory grows with what arrives.
+const MAX_UPFRONT: usize = 1024 * 1024;
+
+/// The bytes that request bodies may hold at one time on this pod.
+#[derive(Debug, Clone)]
+pub struct ByteBudget(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    left: AtomicUsize,
+    held: IntGauge,
+}
+
+impl ByteBudget {
+    /// A budget of `bytes`, shown in `held`.
+    pub fn new(bytes: usize, held: IntGauge) -> Self {
+        Self(Arc::new(Inner { left: AtomicUsize::new(bytes), held }))
+    }
+
+    fn take(&self, bytes: usize) -> Option<Share> {
+        self.reserve(bytes).then(|| Share { budget: self.clone(), bytes })
+    }
+
+    fn reserve(&self, bytes: usize) -> bool {
+        let taken = self.0.left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(bytes)).is_ok();
+        if taken {
+            self.0.held.add(i64::try_from(bytes).unwrap_or(i64::MAX));
+        }
+        taken
+    }
+}
+
+/// A part of the budget, given back on drop.
+struct Share {
+    budget: ByteBudget,
+    bytes: usize,
+}
+
+impl Share {
+    fn grow_to(&mut self, bytes: usize) -> bool {
+        let more = bytes.saturating_sub(self.bytes);
+        let grown = more == 0 || self.budget.reserve(more);
+        if grown {
+            self.bytes = self.bytes.max(bytes);
+        }
+        grown
+    }
+}
+
+impl Drop for Share {
+    fn drop(&mut self) {
+        self.budget.0.left.fetch_add(self.bytes, Ordering::Relaxed);
+        self.budget.0.held.sub(i64::try_from(self.bytes).unwrap_or(i64::MAX));
+    }
+}
+
+/// A body that gives its share back when the last reference to its bytes is gone.
+struct Held {
+    bytes: Bytes,
+    _share: Share,
+}
+
+impl AsRef<[u8]> for Held {
+    fn as_ref(&self) -> &[u8] {
+        &self.bytes
+    }
+}
+
+/// Reads a whole body.
+///
+/// # Errors
+/// 413 over [`MAX_BODY_BYTES`], 503 with no budget left, 408 when nothing arrives, 400 when it breaks off or is encoded.
+pub async fn read<B>(headers: &HeaderMap, mut body: B, budget: &ByteBudget) -> Result<Bytes, Refusal>
+where
+    B: Body<Data = Bytes> + Unpin,
+{
+    if headers.get(CONTENT_ENCODING).is_some_and(|encoding| !encoding.as_bytes().eq_ignore_ascii_case(b"identity")) {
+        return Err(Refusal::invalid("encoded_body", "content-encoding is not supported: send the body uncompressed"));
+    }
+    let declared = content_length(headers);
+    if declared.is_some_and(|length| length > MAX_BODY_BYTES) {
+        drain(&mut body).await;
+        return Err(too_large());
+    }
+    let mut share = budget.take(declared.unwrap_or_default()).ok_or_else(busy)?;
+    let Some(first) = next(&mut body).await? else { return Ok(Bytes::new()) };
+    let whole = if body.is_end_stream() || Some(first.len()) == declared {
+        first
+    } else {
+        let mut collected = BytesMut::with_capacity(declared.unwrap_or(first.len() * 2).min(MAX_UPFRONT).max(first.len()));
+        collected.extend_from_slice(&first);
+        drop(first);
+        while let Some(chunk) = next(&mut body).await? {
+            let length = collected.len() + chunk.len();
+            if length > MAX_BODY_BYTES {
+                drop((collected, share));
+                drain(&mut body).await;
+                return Err(too_large());
+            }
+            if !share.grow_to(length) {
+                return Err(busy());
+            }
+            collected.extend_from_slice(&chunk);
+        }
+        collected.freeze()
+    };
+    if whole.len() > MAX_BODY_BYTES {
+        return Err(too_large());
+    }
+    if !share.grow_to(whole.len()) {
+        return Err(busy());
+    }
+    Ok(Bytes::from_owner(Held { bytes: whole, _share: share }))
+}
+
+async fn next<B: Body<Data = Bytes> + Unpin>(body: &mut B) -> Result<Option<Bytes>, Refusal> {
+    loop {
+        return match timeout(IDLE, body.frame()).await {
+            Err(_) => Err(Refusal::new(
+                StatusCode::REQUEST_TIMEOUT,
+                ErrorType::Timeout,
+                "body_timeout",
+                "The request body did not arrive in time",
+            )),
+            Ok(None) => Ok(None),
+            Ok(Some(Err(_))) => Err(Refusal::invalid("body_broken", "The request body broke off")),
+            Ok(Some(Ok(frame))) => match frame.into_data() {
+                Ok(data) => Ok(Some(data)),
+                Err(_trailers) => continue,
+            },
+        };
+    }
+}
+
+/// A sender that is cut off while it writes may never read the answer.
+async fn drain<B: Body<Data = Bytes> + Unpin>(body: &mut B) {
+    let until = Instant::now() + DRAIN_TIME;
+    let mut dropped = 0;
+    while dropped < DRAIN_BYTES {
+        match timeout_at(until, body.frame()).await {
+            Ok(Some(Ok(frame))) => dropped += frame.data_ref().map_or(0, Bytes::len),
+            _ => break,
+        }
+    }
+}
+
+fn content_length(headers: &HeaderMap) -> Option<usize> {
+    headers.get(CONTENT_LENGTH)?.to_str().ok()?.trim().parse().ok()
+}
+
+fn too_large() -> Refusal {
+    Refusal::new(
+        StatusCode::PAYLOAD_TOO_LARGE,
+        ErrorType::RequestTooLarge,
+        "body_too_large",
+        "Request exceeds the maximum size of 32 MB",
+    )
+}
+
+fn busy() -> Refusal {
+    Refusal::unavailable("body_budget", "Too many large requests at once; try again shortly", 1)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::convert::Infallible;
+
+    use futures::stream;
+    use http::HeaderValue;
+    use http_body::Frame;
+    use http_body_util::{Full, StreamBody};
+
+    use super::*;
+
+    fn budget(bytes: usize) -> ByteBudget {
+        ByteBudget::new(bytes, IntGauge::new("held", "held").unwrap())
+    }
+
+    fn chunks(parts: Vec<Bytes>) -> impl Body<Data = Bytes, Error = Infallible> + Unpin {
+        StreamBody::new(stream::iter(parts.into_iter().map(|part| Ok(Frame::data(part)))))
+    }
+
+    fn declared(length: usize) -> HeaderMap {
+        let mut headers = HeaderMap::new();
+        headers.insert(CONTENT_LENGTH, HeaderValue::from(length));
+        headers
+    }
+
+    #[tokio::test]
+    async fn a_body_in_one_piece_is_not_copied_and_its_share_comes_back() {
+        let budget = budget(100);
+        let sent = Bytes::from_static(b"{\"model\":1}");
+        let got = read(&declared(sent.len()), Full::new(sent.clone()), &budget).await.unwrap();
+        assert_eq!(got, sent);
+        assert_eq!(got.as_ptr(), sent.as_ptr());
+        assert_eq!(budget.0.left.load(Ordering::Relaxed), 100 - sent.len());
+        let clone = got.clone();
+        drop(got);
+        assert_eq!(budget.0.held.get(), 11);
+        drop(clone);
+        assert_eq!((budget.0.left.load(Ordering::Relaxed), budget.0.held.get()), (100, 0));
+    }
+
+    #[tokio::test]
+    async fn chunks_are_joined_with_and_without_a_declared_length() {
+        for headers in [HeaderMap::new(), declared(6)] {
+            let body = chunks(vec![Bytes::from_static(b"ab"), Bytes::from_static(b"cd"), Bytes::from_static(b"ef")]);
+            assert_eq!(read(&headers, body, &budget(100)).await.unwrap(), "abcdef");
+        }
+    }
+
+    #[tokio::test]
+    async fn too_much_is_413_and_a_used_up_budget_503() {
+        let budget = budget(8);
+        let refusal = read(&declared(MAX_BODY_BYTES + 1), Full::new(Bytes::new()), &budget).await.unwrap_err();
+        assert_eq!(refusal.status, 413);
+        let refusal = read(&declared(9), Full::new(Bytes::from_static(b"123456789")), &budget).await.unwrap_err();
+        assert_eq!((refusal.status.as_u16(), refusal.retry_after), (503, Some(1)));
+        let body = chunks(vec![Bytes::from_static(b"12345"), Bytes::from_static(b"6789")]);
+        assert_eq!(read(&HeaderMap::new(), body, &budget).await.unwrap_err().status, 503);
+        assert_eq!(budget.0.left.load(Ordering::Relaxed), 8);
+        let piece = Bytes::from(vec![b'x'; MAX_BODY_BYTES / 2 + 1]);
+        let body = chunks(vec![piece.clone(), piece]);
+        assert_eq!(read(&HeaderMap::new(), body, &ByteBudget::new(usize::MAX, budget.0.held.clone())).await.unwrap_err().status, 413);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_silent_sender_is_given_up() {
+        let body = StreamBody::new(stream::pending::<Result<Frame<Bytes>, Infallible>>());
+        assert_eq!(read(&declared(5), body, &budget(100)).await.unwrap_err().status, 408);
+    }
+
+    #[tokio::test]
+    async fn an_encoded_body_is_refused_by_name() {
+        let mut headers = declared(1);
+        headers.insert(CONTENT_ENCODING, HeaderValue::from_static("gzip"));
+        let refusal = read(&headers, Full::new(Bytes::from_static(b"x")), &budget(100)).await.unwrap_err();
+        assert!(refusal.message.contains("content-encoding"));
+    }
+}

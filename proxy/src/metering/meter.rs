@@ -1,0 +1,122 @@
+//! Opens and closes the usage records of calls.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use spillway_core::domain::usage::{Provider, UsageRecord, UsageStatus};
+
+use crate::call::{Call, Closing, Ticket};
+use crate::http::error::Refusal;
+use crate::http::route::Route;
+use crate::metering::record;
+use crate::metering::spool::{Spool, SpoolError};
+use crate::metrics::Metrics;
+
+/// Seconds after which a client may try a pod again whose spool takes nothing.
+const RETRY_AFTER: u32 = 5;
+
+/// Writes a record for every call before an upstream is asked, and its final form before the answer ends.
+#[derive(Debug, Clone)]
+pub struct Meter {
+    spool: Arc<Spool>,
+    metrics: Arc<Metrics>,
+}
+
+impl Meter {
+    /// A meter that writes to `spool`.
+    pub fn new(spool: Arc<Spool>, metrics: Arc<Metrics>) -> Self {
+        Self { spool, metrics }
+    }
+
+    /// Opens the record of `call`. When this resolves, the record survives a killed process.
+    ///
+    /// # Errors
+    /// 503: the spool is full or cannot be written, and a request that could be forgotten is not served.
+    pub async fn open(&self, call: &Call) -> Result<Ticket, Refusal> {
+        let opened = record::opened(call);
+        let slot = self.spool.begin(&opened).await.map_err(|error| refusal(&error))?;
+        let (spool, metrics, pool) = (Arc::clone(&self.spool), Arc::clone(&self.metrics), Arc::clone(&call.admission.pool));
+        Ok(Ticket::new(call.received_at, move |outcome| {
+            let times = Times { latency: outcome.latency, ttft: outcome.ttft, overhead: outcome.overhead };
+            let closed = record::closed(opened, outcome, &pool);
+            observe(&metrics, &closed, &times);
+            spool.close(&slot, &closed).unwrap_or_else(|error| {
+                tracing::error!(request_id = %closed.request_id, error = %error, "usage record cannot be closed");
+                Closing::done()
+            })
+        }))
+    }
+}
+
+struct Times {
+    latency: Duration,
+    ttft: Option<Duration>,
+    overhead: Duration,
+}
+
+fn refusal(error: &SpoolError) -> Refusal {
+    match error {
+        SpoolError::Full => Refusal::unavailable("spool_full", "Usage cannot be recorded at the moment; try again shortly", RETRY_AFTER),
+        error => {
+            tracing::error!(error = %error, "usage record cannot be opened");
+            Refusal::unavailable("spool_unwritable", "Usage cannot be recorded at the moment; try again shortly", RETRY_AFTER)
+        }
+    }
+}
+
+fn observe(metrics: &Metrics, record: &UsageRecord, times: &Times) {
+    // Refusals are counted where they are made.
+    if record.status == UsageStatus::Blocked {
+        return;
+    }
+    let route = Route::Messages.label();
+    let provider = record.provider.map_or("none", Provider::as_str);
+    let mut code = [0; 3];
+    metrics.requests.with_label_values(&[route, code_text(record.http_status, &mut code), provider]).inc();
+    metrics.duration.with_label_values(&[route, provider]).observe(times.latency.as_secs_f64());
+    metrics.overhead.observe(times.overhead.as_secs_f64());
+    if let Some(ttft) = times.ttft {
+        metrics.time_to_first_token.with_label_values(&[provider]).observe(ttft.as_secs_f64());
+    }
+    let tokens = &record.tokens;
+    for (kind, count) in [
+        ("input", tokens.input),
+        ("output", tokens.output),
+        ("cache_read", tokens.cache_read),
+        ("cache_creation", tokens.cache_creation()),
+    ] {
+        if count > 0 {
+            metrics.tokens.with_label_values(&[kind, provider]).inc_by(count);
+        }
+    }
+    let paid = record.abandoned.as_ref().map_or(record.cost, |abandoned| record.cost + abandoned.cost);
+    metrics.cost.with_label_values(&[provider]).inc_by(usd(paid.0));
+    if let Some(reason) = record.fallback_reason {
+        metrics.fallbacks.with_label_values(&[reason.as_str()]).inc();
+    }
+    tracing::debug!(
+        request_id = %record.request_id,
+        route,
+        key_id = %record.key_id,
+        status = record.status.as_str(),
+        http_status = record.http_status,
+        provider,
+        is_fallback = record.is_fallback,
+        latency_ms = record.latency_ms,
+        "served"
+    );
+}
+
+/// The three digits of a status code, without allocating. Anything else is `000`.
+fn code_text(code: u16, buffer: &mut [u8; 3]) -> &str {
+    for (at, divisor) in [100, 10, 1].into_iter().enumerate() {
+        buffer[at] = b'0' + u8::try_from(code / divisor % 10).unwrap_or_default();
+    }
+    std::str::from_utf8(buffer).unwrap_or("000")
+}
+
+/// Micro-USD as a metric's US dollars. What is beyond a double's exactness is beyond anybody's bill.
+#[allow(clippy::cast_precision_loss)]
+fn usd(micros: i64) -> f64 {
+    micros as f64 / 1_000_000.0
+}
