@@ -1,0 +1,119 @@
+//! AWS clients, one per credential.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Weak};
+
+use aws_config::BehaviorVersion;
+use aws_credential_types::Credentials;
+use aws_sdk_bedrockruntime::Client;
+use aws_sdk_bedrockruntime::config::retry::RetryConfig;
+use aws_sdk_bedrockruntime::config::timeout::TimeoutConfig;
+use aws_sdk_bedrockruntime::config::{Config, Region, StalledStreamProtectionConfig, Token};
+use aws_smithy_runtime_api::client::http::SharedHttpClient;
+use parking_lot::Mutex;
+use secrecy::ExposeSecret as _;
+use spillway_core::security::credentials::BedrockSecret;
+use tokio::sync::OnceCell;
+use url::Url;
+use uuid::Uuid;
+
+use crate::call::BedrockCredential;
+
+/// What the SDK calls the source of these credentials in its errors.
+const CREDENTIALS_SOURCE: &str = "spillway";
+
+/// Makes and keeps clients. One lives as long as the `Arc` of its credential does; all share their connections.
+pub(super) struct BedrockClients {
+    http: SharedHttpClient,
+    endpoint: Option<Url>,
+    clients: Mutex<HashMap<Uuid, (Weak<BedrockCredential>, Client)>>,
+    /// The pod's own identity, found out when first asked for.
+    pod: OnceCell<aws_config::SdkConfig>,
+}
+
+impl BedrockClients {
+    pub(super) fn new(http: SharedHttpClient, endpoint: Option<Url>) -> Self {
+        Self { http, endpoint, clients: Mutex::default(), pod: OnceCell::new() }
+    }
+
+    /// The client of a credential.
+    pub(super) async fn get(&self, credential: &Arc<BedrockCredential>) -> Client {
+        if let Some((made_for, client)) = self.clients.lock().get(&credential.id)
+            && std::ptr::eq(made_for.as_ptr(), Arc::as_ptr(credential))
+        {
+            return client.clone();
+        }
+        let client = Client::from_conf(self.config(credential).await);
+        let mut clients = self.clients.lock();
+        clients.retain(|_, (made_for, _)| made_for.strong_count() > 0);
+        clients.insert(credential.id, (Arc::downgrade(credential), client.clone()));
+        client
+    }
+
+    async fn config(&self, credential: &BedrockCredential) -> Config {
+        let builder = match &credential.secret {
+            BedrockSecret::AccessKeys { access_key_id, secret_access_key, session_token } => {
+                Config::builder().behavior_version(BehaviorVersion::latest()).credentials_provider(Credentials::new(
+                    access_key_id.clone(),
+                    secret_access_key.expose_secret(),
+                    session_token.as_ref().map(|token| token.expose_secret().to_owned()),
+                    None,
+                    CREDENTIALS_SOURCE,
+                ))
+            }
+            BedrockSecret::ApiKey(key) => Config::builder()
+                .behavior_version(BehaviorVersion::latest())
+                .bearer_token(Token::new(key.expose_secret(), None)),
+            BedrockSecret::PodIdentity => {
+                let pod = self.pod.get_or_init(|| aws_config::load_defaults(BehaviorVersion::latest())).await;
+                aws_sdk_bedrockruntime::config::Builder::from(pod)
+            }
+        };
+        let mut builder = builder
+            .region(Region::new(credential.region.clone()))
+            .http_client(self.http.clone())
+            // Failing over is the router's; a second attempt here would be a second bill.
+            .retry_config(RetryConfig::disabled())
+            .timeout_config(TimeoutConfig::disabled())
+            .stalled_stream_protection(StalledStreamProtectionConfig::disabled());
+        if let Some(endpoint) = credential.endpoint_url.as_ref().or(self.endpoint.as_ref()) {
+            builder = builder.endpoint_url(endpoint.as_str());
+        }
+        builder.build()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn credential(secret: BedrockSecret) -> Arc<BedrockCredential> {
+        Arc::new(BedrockCredential { id: Uuid::from_u128(1), region: "eu-west-1".into(), endpoint_url: None, secret })
+    }
+
+    fn clients() -> BedrockClients {
+        let http = aws_smithy_runtime_api::client::http::http_client_fn(|_, _| unreachable!("nothing is sent"));
+        BedrockClients::new(http, None)
+    }
+
+    #[tokio::test]
+    async fn a_client_lives_as_long_as_its_credential() {
+        let clients = clients();
+        let first = credential(BedrockSecret::ApiKey("a".into()));
+        clients.get(&first).await;
+        clients.get(&first).await;
+        let changed = credential(BedrockSecret::ApiKey("b".into()));
+        clients.get(&changed).await;
+        drop(first);
+        assert!(std::ptr::eq(clients.clients.lock()[&changed.id].0.as_ptr(), Arc::as_ptr(&changed)));
+        drop(changed);
+        let other = Arc::new(BedrockCredential {
+            id: Uuid::from_u128(2),
+            region: "eu-west-1".into(),
+            endpoint_url: None,
+            secret: BedrockSecret::ApiKey("c".into()),
+        });
+        clients.get(&other).await;
+        assert_eq!(clients.clients.lock().len(), 1, "clients of credentials that are gone go too");
+    }
+}

@@ -1,0 +1,173 @@
+//! AWS Bedrock through `InvokeModel`: the Messages API's own body for Anthropic models.
+
+mod clients;
+mod errors;
+mod events;
+mod request;
+
+use std::sync::Arc;
+
+use aws_sdk_bedrockruntime::error::{DisplayErrorContext, ProvideErrorMetadata, SdkError};
+use aws_sdk_bedrockruntime::operation::RequestId as _;
+use aws_sdk_bedrockruntime::primitives::event_stream::EventReceiver;
+use aws_sdk_bedrockruntime::types::ResponseStream;
+use aws_sdk_bedrockruntime::types::error::ResponseStreamError;
+use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
+use aws_smithy_types::Blob;
+use bytes::Bytes;
+use http::header::{CACHE_CONTROL, CONTENT_TYPE};
+use http::{HeaderMap, HeaderValue, StatusCode};
+use spillway_core::domain::usage::Provider;
+use url::Url;
+
+use self::clients::BedrockClients;
+use self::request::TranslateError;
+pub use self::errors::is_in_anthropics_words;
+use super::{Adapter, AdapterError, BrokenReply, Chunk, ChunkStream, ErrorBody, HttpClients, Reply};
+use crate::call::{BedrockCredential, Call};
+
+/// The largest body that Bedrock takes, in bytes.
+/// Source: <https://docs.aws.amazon.com/bedrock/latest/userguide/model-parameters-anthropic-claude-messages-request-response.html>.
+pub const MAX_BODY: usize = 20_000_000;
+
+const JSON: HeaderValue = HeaderValue::from_static("application/json");
+const EVENT_STREAM: HeaderValue = HeaderValue::from_static("text/event-stream; charset=utf-8");
+
+/// Sends calls to `InvokeModel` and `InvokeModelWithResponseStream`.
+pub struct BedrockInvokeAdapter {
+    clients: BedrockClients,
+}
+
+/// Whom and what to ask on Bedrock.
+#[derive(Debug, Clone)]
+pub struct BedrockTarget {
+    /// The credential.
+    pub credential: Arc<BedrockCredential>,
+    /// Model id, inference profile id or ARN.
+    pub model_id: String,
+}
+
+impl BedrockInvokeAdapter {
+    /// An adapter over the shared clients. `endpoint` is the environment's (`AWS_ENDPOINT_URL_BEDROCK_RUNTIME`), for credentials
+    /// that name none of their own.
+    pub fn new(clients: &HttpClients, endpoint: Option<Url>) -> Self {
+        Self { clients: BedrockClients::new(clients.aws.clone(), endpoint) }
+    }
+}
+
+impl Adapter for BedrockInvokeAdapter {
+    type Target = BedrockTarget;
+
+    fn provider(&self) -> Provider {
+        Provider::Bedrock
+    }
+
+    async fn messages(&self, call: &Call, target: &BedrockTarget) -> Result<Reply, AdapterError> {
+        let betas = call.headers.get_all("anthropic-beta").into_iter().filter_map(|value| value.to_str().ok());
+        let body = request::invoke_body(&call.body, betas).map_err(|error| match error {
+            TranslateError::Unsupported(field) => AdapterError::Unsupported { field },
+            malformed @ TranslateError::Malformed(_) => AdapterError::Build(malformed.into()),
+        })?;
+        let client = self.clients.get(&target.credential).await;
+        if call.head.stream {
+            let sent = client.invoke_model_with_response_stream().model_id(&target.model_id).content_type("application/json");
+            match sent.body(Blob::new(body)).send().await {
+                Ok(output) => Ok(success(output.request_id().map(str::to_owned), EVENT_STREAM, events(output.body))),
+                Err(error) => failure(error),
+            }
+        } else {
+            let sent = client.invoke_model().model_id(&target.model_id).content_type("application/json").accept("application/json");
+            match sent.body(Blob::new(body)).send().await {
+                Ok(output) => {
+                    let request_id = output.request_id().map(str::to_owned);
+                    Ok(success(request_id, JSON, whole(output.body.into_inner().into())))
+                }
+                Err(error) => failure(error),
+            }
+        }
+    }
+}
+
+fn success(request_id: Option<String>, content_type: HeaderValue, body: ChunkStream) -> Reply {
+    let mut headers = headers(request_id.as_deref(), content_type);
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-cache"));
+    Reply { status: StatusCode::OK, headers, request_id, body }
+}
+
+fn headers(request_id: Option<&str>, content_type: HeaderValue) -> HeaderMap {
+    let mut headers = HeaderMap::with_capacity(4);
+    headers.insert(CONTENT_TYPE, content_type);
+    if let Some(id) = request_id.and_then(|id| HeaderValue::from_str(id).ok()) {
+        headers.insert("request-id", id);
+    }
+    headers
+}
+
+fn whole(body: Bytes) -> ChunkStream {
+    Box::pin(futures::stream::once(std::future::ready(Ok(Chunk::from(body)))))
+}
+
+/// The events of a stream, until its end or the first error.
+fn events(receiver: EventReceiver<ResponseStream, ResponseStreamError>) -> ChunkStream {
+    Box::pin(futures::stream::unfold(Some(receiver), async |receiver| {
+        let mut receiver = receiver?;
+        loop {
+            let item = match receiver.recv().await {
+                Ok(None) => return None,
+                Ok(Some(ResponseStream::Chunk(part))) => match part.bytes {
+                    Some(json) => events::to_chunk(json.as_ref()).map_err(|error| BrokenReply::Connection(error.into())),
+                    None => continue,
+                },
+                // A kind of event that this SDK does not know carries nothing of the Messages API.
+                Ok(Some(_)) => continue,
+                Err(error) => Err(broken(error)),
+            };
+            let rest = item.is_ok().then_some(receiver);
+            return Some((item, rest));
+        }
+    }))
+}
+
+fn broken<R: std::fmt::Debug + Send + Sync + 'static>(error: SdkError<ResponseStreamError, R>) -> BrokenReply {
+    match error {
+        SdkError::ServiceError(refused) => {
+            let refused = refused.into_err();
+            tracing::warn!(code = refused.code(), message = refused.message(), "bedrock ended its stream with an error");
+            BrokenReply::Reported(errors::to_anthropic(500, refused.code(), refused.message()).1)
+        }
+        other => BrokenReply::Connection(text_of(other)),
+    }
+}
+
+/// An error that Bedrock gave is a reply in Anthropic's shape; any other is none.
+fn failure<E>(error: SdkError<E, HttpResponse>) -> Result<Reply, AdapterError>
+where
+    E: ProvideErrorMetadata + std::error::Error + Send + Sync + 'static,
+{
+    match error {
+        SdkError::ServiceError(refused) => {
+            let status = refused.raw().status().as_u16();
+            let retry_after = refused.raw().headers().get("retry-after").and_then(|value| HeaderValue::from_str(value).ok());
+            let meta = refused.err().meta();
+            tracing::warn!(status, code = meta.code(), message = meta.message(), "bedrock refused a call");
+            let (status, body) = errors::to_anthropic(status, meta.code(), meta.message());
+            Ok(refusal(status, &body, meta.request_id(), retry_after))
+        }
+        SdkError::DispatchFailure(ref failed) if failed.is_io() => Err(AdapterError::Connect(text_of(error))),
+        SdkError::ConstructionFailure(_) | SdkError::DispatchFailure(_) => Err(AdapterError::Build(text_of(error))),
+        _ => Err(AdapterError::NoAnswer(text_of(error))),
+    }
+}
+
+/// An SDK error's chain as text: the error itself holds a response that cannot be shared between threads.
+fn text_of(error: impl std::error::Error) -> Box<dyn std::error::Error + Send + Sync> {
+    DisplayErrorContext(error).to_string().into()
+}
+
+fn refusal(status: StatusCode, body: &ErrorBody, request_id: Option<&str>, retry_after: Option<HeaderValue>) -> Reply {
+    let mut headers = headers(request_id, JSON);
+    if let Some(value) = retry_after {
+        headers.insert(http::header::RETRY_AFTER, value);
+    }
+    Reply { status, headers, request_id: request_id.map(str::to_owned), body: whole(body.to_bytes()) }
+}

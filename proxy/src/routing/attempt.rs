@@ -1,0 +1,298 @@
+//! One attempt at one upstream.
+
+use std::time::{Duration, Instant};
+
+use bytes::{Bytes, BytesMut};
+use futures::StreamExt as _;
+use http::header::CONTENT_LENGTH;
+use http::{HeaderMap, Response, StatusCode};
+use spillway_core::domain::usage::{FallbackReason, Provider, UsageStatus};
+use tokio::time::timeout_at;
+
+use super::answer::{Answer, message_of};
+use super::body::RelayBody;
+use super::class::{self, Failure};
+use super::ledger::{Count, Ledger};
+use super::permit::Permit;
+use super::relay::{End, Pace, Relay, Step, status_of};
+use super::{Router, Timeouts};
+use crate::adapter::{Adapter, AdapterError, BrokenReply, ChunkStream, ErrorBody, Reply};
+use crate::call::Call;
+use crate::stream::HoldBack;
+
+/// The largest answer that is not streamed. 128,000 output tokens are about a tenth of it.
+const MAX_ANSWER: usize = 32 * 1024 * 1024;
+/// After how much silence of Bedrock, which sends no pings, the client gets one: load balancers cut silent streams after 60 s.
+const PING_AFTER: Duration = Duration::from_secs(15);
+
+/// What an attempt may do with a failing stream.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Patience {
+    /// Another upstream is left: nothing is shown before content.
+    HoldBack,
+    /// There is none: everything is shown at once.
+    Last,
+}
+
+/// An attempt that failed before the client saw anything.
+pub(super) struct GivenUp {
+    pub(super) ledger: Ledger,
+    pub(super) answer: Answer,
+}
+
+impl GivenUp {
+    /// This failure with the better of two answers.
+    pub(super) fn or_better(self, first: Answer) -> Self {
+        Self { answer: first.or_better(self.answer), ..self }
+    }
+
+    /// Answers the client and closes the call.
+    pub(super) async fn into_response(mut self) -> Response<RelayBody> {
+        self.ledger.show(self.answer.status.as_u16());
+        let count = if self.answer.failure == Failure::Spent { Count::Estimated } else { Count::Reported };
+        self.ledger.close(status_of(self.answer.failure), count).await;
+        response(self.answer.status, self.answer.headers, RelayBody::whole(self.answer.body))
+    }
+}
+
+type Attempted = Result<Response<RelayBody>, GivenUp>;
+
+impl Router {
+    /// Asks an upstream. The ledger has begun the attempt; `permit` is settled by what is found, where there is one.
+    pub(super) async fn ask<A: Adapter>(
+        &self,
+        adapter: &A,
+        call: &Call,
+        target: &A::Target,
+        mut ledger: Ledger,
+        permit: Option<Permit>,
+        patience: Patience,
+    ) -> Attempted {
+        let provider = adapter.provider();
+        let pace = pace(provider, &self.timeouts);
+        let deadline = if call.head.stream { pace.first_byte } else { Instant::now() + self.timeouts.plan_request };
+        let mut attempt = Failing { provider, permit };
+        let reply = match timeout_at(deadline.into(), adapter.messages(call, target)).await {
+            Ok(Ok(reply)) => reply,
+            Ok(Err(error)) => {
+                let answer = attempt.unanswered(&error);
+                return Err(GivenUp { ledger, answer });
+            }
+            Err(_) => {
+                let answer = attempt.timed_out(call.head.stream);
+                return Err(GivenUp { ledger, answer });
+            }
+        };
+        ledger.answered(reply.request_id.clone());
+        if !reply.status.is_success() {
+            let answer = attempt.refused(reply, deadline).await;
+            return Err(GivenUp { ledger, answer });
+        }
+        if !reply.is_event_stream() {
+            return attempt.whole(reply, ledger, deadline).await;
+        }
+        let relay = Relay::new(reply.body, ledger, attempt.permit.take(), pace);
+        match patience {
+            Patience::Last => Ok(stream(reply.status, reply.headers, relay)),
+            Patience::HoldBack => {
+                let hold = HoldBack::new(self.timeouts.hold_back);
+                attempt.held(reply.status, reply.headers, relay, hold, pace).await
+            }
+        }
+    }
+}
+
+fn pace(provider: Provider, timeouts: &Timeouts) -> Pace {
+    let now = Instant::now();
+    match provider {
+        Provider::Plan => Pace { first_byte: now + timeouts.plan_first_byte, idle: timeouts.plan_idle, ping: None },
+        Provider::Bedrock => {
+            Pace { first_byte: now + timeouts.bedrock_idle, idle: timeouts.bedrock_idle, ping: Some(PING_AFTER) }
+        }
+    }
+}
+
+/// An attempt that may fail yet.
+struct Failing {
+    provider: Provider,
+    permit: Option<Permit>,
+}
+
+impl Failing {
+    /// Settles the circuit.
+    fn fail(&mut self, failure: Failure, headers: &HeaderMap) {
+        tracing::warn!(provider = %self.provider, failure = ?failure, "an attempt failed");
+        if let Some(mut permit) = self.permit.take() {
+            permit.fail(failure, headers);
+        }
+    }
+
+    fn own(&mut self, failure: Failure, status: StatusCode, error: &ErrorBody) -> Answer {
+        self.fail(failure, &HeaderMap::new());
+        Answer::own(self.provider, failure, status, error)
+    }
+
+    fn unanswered(&mut self, error: &AdapterError) -> Answer {
+        tracing::warn!(provider = %self.provider, error = error as &dyn std::error::Error, "no answer");
+        let (failure, status, message) = match error {
+            AdapterError::Connect(_) => {
+                (Failure::Upstream(FallbackReason::Connect), StatusCode::BAD_GATEWAY, "the upstream could not be reached".to_owned())
+            }
+            AdapterError::NoAnswer(_) => {
+                (Failure::Upstream(FallbackReason::StreamBroken), StatusCode::BAD_GATEWAY, "the upstream's answer broke off".to_owned())
+            }
+            AdapterError::Build(_) => (
+                Failure::Upstream(FallbackReason::ServerError),
+                StatusCode::INTERNAL_SERVER_ERROR,
+                "the request could not be sent upstream".to_owned(),
+            ),
+            AdapterError::Unsupported { field } => {
+                let message = format!("`{field}` is not available: capability_rejected: {field}");
+                return self.own(Failure::Client, StatusCode::BAD_REQUEST, &ErrorBody::new("invalid_request_error", message));
+            }
+        };
+        self.own(failure, status, &ErrorBody::new("api_error", message))
+    }
+
+    fn timed_out(&mut self, stream: bool) -> Answer {
+        let failure = if stream { Failure::Upstream(FallbackReason::Timeout) } else { Failure::Spent };
+        let error = ErrorBody::new("timeout_error", "the upstream did not answer in time");
+        self.own(failure, StatusCode::GATEWAY_TIMEOUT, &error)
+    }
+
+    /// The upstream answered with an error, which is kept as it is.
+    async fn refused(&mut self, reply: Reply, deadline: Instant) -> Answer {
+        let body = match timeout_at(deadline.into(), collect(reply.body)).await {
+            Ok(Ok(body)) => body,
+            Ok(Err(error)) => {
+                tracing::warn!(provider = %self.provider, error = &error as &dyn std::error::Error, "an error's body broke off");
+                ErrorBody::new("api_error", "the upstream's answer broke off").to_bytes()
+            }
+            Err(_) => ErrorBody::new("api_error", "the upstream's answer broke off").to_bytes(),
+        };
+        let failure = class::of_status(reply.status.as_u16(), &message_of(&body));
+        self.fail(failure, &reply.headers);
+        let mut headers = reply.headers;
+        if headers.contains_key(CONTENT_LENGTH) {
+            headers.insert(CONTENT_LENGTH, body.len().into());
+        }
+        Answer { provider: self.provider, failure, status: reply.status, headers, body }
+    }
+
+    /// The upstream answers without streaming: nothing is shown before it is whole.
+    async fn whole(mut self, reply: Reply, mut ledger: Ledger, deadline: Instant) -> Attempted {
+        let body = match timeout_at(deadline.into(), collect(reply.body)).await {
+            Ok(Ok(body)) => body,
+            Ok(Err(error)) => {
+                tracing::warn!(provider = %self.provider, error = &error as &dyn std::error::Error, "an answer broke off");
+                let answer = self.own(
+                    Failure::Upstream(FallbackReason::StreamBroken),
+                    StatusCode::BAD_GATEWAY,
+                    &ErrorBody::new("api_error", "the upstream's answer broke off"),
+                );
+                return Err(GivenUp { ledger, answer });
+            }
+            Err(_) => {
+                let answer = self.timed_out(false);
+                return Err(GivenUp { ledger, answer });
+            }
+        };
+        if let Some(mut permit) = self.permit.take() {
+            permit.succeed();
+        }
+        ledger.tap.on_message(&body);
+        ledger.show(reply.status.as_u16());
+        ledger.show_content();
+        ledger.close(UsageStatus::Ok, Count::Estimated).await;
+        Ok(response(reply.status, reply.headers, RelayBody::whole(body)))
+    }
+
+    /// Holds a stream back until it shows content or fails.
+    async fn held(
+        mut self,
+        status: StatusCode,
+        headers: HeaderMap,
+        mut relay: Relay,
+        mut hold: HoldBack,
+        pace: Pace,
+    ) -> Attempted {
+        let end = loop {
+            let deadline = hold.deadline().unwrap_or(pace.first_byte);
+            match timeout_at(deadline.into(), std::future::poll_fn(|cx| relay.poll_step(cx))).await {
+                Ok(Step::More(bytes)) if bytes > 0 => hold.hold(bytes, Instant::now()),
+                Ok(Step::More(_)) => {}
+                Ok(Step::End(end)) => break Some(end),
+                Err(_) if hold.deadline().is_none() => break Some(End::Silent),
+                Err(_) => return Ok(stream(status, headers, relay)),
+            }
+            if relay.ledger.tap.has_content() {
+                hold.content();
+            } else if relay.ledger.tap.failure().is_some() {
+                break None;
+            }
+            if hold.is_released(Instant::now()) {
+                return Ok(stream(status, headers, relay));
+            }
+        };
+        self.permit = relay.permit.take();
+        let answer = match (relay.ledger.tap.failure(), end) {
+            (Some(event), _) => {
+                let failure = class::of_event(&event.kind, &event.message);
+                let answer = Answer::of_event(self.provider, failure, event, headers);
+                self.fail(failure, &answer.headers);
+                answer
+            }
+            (None, end) => {
+                let end = end.unwrap_or(End::Finished);
+                let error = end.error();
+                let status = StatusCode::from_u16(class::status_of(&error.kind)).unwrap_or(StatusCode::BAD_GATEWAY);
+                self.own(end.failure(), status, &error)
+            }
+        };
+        Err(GivenUp { ledger: relay.ledger, answer })
+    }
+}
+
+/// A whole answer, without copying where it came in one piece.
+async fn collect(mut source: ChunkStream) -> Result<Bytes, CollectError> {
+    let mut first = Bytes::new();
+    let mut more = BytesMut::new();
+    while let Some(chunk) = source.next().await {
+        let bytes = chunk?.bytes;
+        if first.len() + more.len() + bytes.len() > MAX_ANSWER {
+            return Err(CollectError::TooLarge);
+        }
+        if first.is_empty() && more.is_empty() {
+            first = bytes;
+        } else {
+            if more.is_empty() {
+                more.extend_from_slice(&std::mem::take(&mut first));
+            }
+            more.extend_from_slice(&bytes);
+        }
+    }
+    Ok(if more.is_empty() { first } else { more.freeze() })
+}
+
+/// Why an answer could not be read to its end.
+#[derive(Debug, thiserror::Error)]
+enum CollectError {
+    #[error(transparent)]
+    Broken(#[from] BrokenReply),
+    #[error("the answer is larger than {MAX_ANSWER} bytes")]
+    TooLarge,
+}
+
+fn stream(status: StatusCode, mut headers: HeaderMap, mut relay: Relay) -> Response<RelayBody> {
+    // An error event may have to follow.
+    headers.remove(CONTENT_LENGTH);
+    relay.ledger.show(status.as_u16());
+    response(status, headers, RelayBody::stream(relay))
+}
+
+fn response(status: StatusCode, headers: HeaderMap, body: RelayBody) -> Response<RelayBody> {
+    let mut response = Response::new(body);
+    *response.status_mut() = status;
+    *response.headers_mut() = headers;
+    response
+}

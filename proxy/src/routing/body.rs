@@ -1,0 +1,54 @@
+//! The body of a response.
+
+use std::convert::Infallible;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use http_body::{Body, Frame, SizeHint};
+
+use super::relay::Relay;
+
+/// A response's body: whole, or relayed as it comes. Dropping it cancels the request upstream and closes the call.
+pub struct RelayBody(Kind);
+
+enum Kind {
+    Whole(Bytes),
+    Stream(Box<Relay>),
+}
+
+impl RelayBody {
+    /// A body that is already there.
+    pub fn whole(bytes: Bytes) -> Self {
+        Self(Kind::Whole(bytes))
+    }
+
+    pub(super) fn stream(relay: Relay) -> Self {
+        Self(Kind::Stream(Box::new(relay)))
+    }
+}
+
+impl Body for RelayBody {
+    type Data = Bytes;
+    /// A stream that fails ends with an `error` event, so the body as such never does.
+    type Error = Infallible;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        match &mut self.0 {
+            Kind::Whole(bytes) if bytes.is_empty() => Poll::Ready(None),
+            Kind::Whole(bytes) => Poll::Ready(Some(Ok(Frame::data(std::mem::take(bytes))))),
+            Kind::Stream(relay) => relay.poll_bytes(cx).map(|bytes| bytes.map(|bytes| Ok(Frame::data(bytes)))),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        matches!(&self.0, Kind::Whole(bytes) if bytes.is_empty())
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match &self.0 {
+            Kind::Whole(bytes) => SizeHint::with_exact(u64::try_from(bytes.len()).unwrap_or(u64::MAX)),
+            Kind::Stream(_) => SizeHint::default(),
+        }
+    }
+}

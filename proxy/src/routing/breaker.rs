@@ -1,0 +1,311 @@
+//! One circuit as a pure state machine: time comes in, decisions go out.
+
+use std::time::{Duration, Instant};
+
+use crate::call::CircuitSettings;
+
+/// The parts that a window is counted in: what has left it is forgotten within a twelfth of its length.
+const BUCKETS: usize = 12;
+/// How long a probe may take before another is let through.
+const PROBE_CLAIM: Duration = Duration::from_secs(60);
+/// The shortest time a circuit stays open.
+const MIN_PAUSE: Duration = Duration::from_secs(1);
+
+/// What a circuit says to a new attempt.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Gate {
+    /// Go ahead.
+    Closed,
+    /// Go ahead as the one that finds out whether the upstream is well again.
+    Probe,
+    /// Don't, until then.
+    Open {
+        /// When the next probe may go.
+        until: Instant,
+    },
+}
+
+/// How an attempt ended that was let through.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Finding {
+    /// The upstream is well.
+    Success,
+    /// It is not, and asks to be left alone so long.
+    Failure {
+        /// How long to stay open, before it is clamped to the settings.
+        pause: Duration,
+        /// Whether this one failure is enough.
+        decisive: bool,
+    },
+    /// Nothing was learnt.
+    Nothing,
+}
+
+/// A circuit.
+#[derive(Debug, Clone)]
+pub struct Breaker {
+    buckets: [Bucket; BUCKETS],
+    /// The start of time, as far as `buckets` go.
+    epoch: Instant,
+    open: Option<Open>,
+}
+
+#[derive(Debug, Clone, Copy, Default)]
+struct Bucket {
+    /// Which twelfth since the epoch this counts.
+    number: u64,
+    attempts: u32,
+    failures: u32,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Open {
+    since: Instant,
+    until: Instant,
+    probe: Option<Instant>,
+}
+
+impl Breaker {
+    /// A closed circuit that has seen nothing.
+    pub fn new(now: Instant) -> Self {
+        Self { buckets: [Bucket::default(); BUCKETS], epoch: now, open: None }
+    }
+
+    /// Asks to make an attempt. A probe is claimed by asking and must be settled with `probe` set, or is given to another
+    /// after a minute.
+    pub fn admit(&mut self, now: Instant) -> Gate {
+        let Some(open) = &mut self.open else { return Gate::Closed };
+        if now < open.until {
+            return Gate::Open { until: open.until };
+        }
+        match open.probe {
+            Some(claimed) if now < claimed + PROBE_CLAIM => Gate::Open { until: claimed + PROBE_CLAIM },
+            _ => {
+                open.probe = Some(now);
+                Gate::Probe
+            }
+        }
+    }
+
+    /// Reports how an attempt ended. Returns whether that opened the circuit.
+    pub fn settle(&mut self, finding: Finding, probe: bool, settings: &CircuitSettings, now: Instant) -> bool {
+        match (finding, &mut self.open) {
+            (Finding::Nothing, Some(open)) if probe => open.probe = None,
+            (Finding::Nothing, _) => {}
+            // A success is as good as a probe's, whoever made the attempt.
+            (Finding::Success, Some(_)) => *self = Self::new(now),
+            (Finding::Success, None) => self.count(settings, now).attempts += 1,
+            (Finding::Failure { pause, .. }, Some(_)) => {
+                if probe {
+                    self.open(pause, settings, now);
+                    return true;
+                }
+            }
+            (Finding::Failure { pause, decisive }, None) => {
+                let bucket = self.count(settings, now);
+                bucket.attempts += 1;
+                bucket.failures += 1;
+                if decisive || self.is_failing(settings, now) {
+                    self.open(pause, settings, now);
+                    return true;
+                }
+            }
+        }
+        false
+    }
+
+    /// Since when and until when the circuit is open, if it is.
+    pub fn opening(&self) -> Option<(Instant, Instant)> {
+        self.open.map(|open| (open.since, open.until))
+    }
+
+    /// Whether it is closed and remembers nothing.
+    pub fn is_idle(&self, settings: &CircuitSettings, now: Instant) -> bool {
+        self.open.is_none() && self.counts(settings, now) == (0, 0)
+    }
+
+    fn open(&mut self, pause: Duration, settings: &CircuitSettings, now: Instant) {
+        let pause = pause.min(settings.reset_timeout).max(MIN_PAUSE);
+        let since = self.open.map_or(now, |open| open.since);
+        self.buckets = [Bucket::default(); BUCKETS];
+        self.open = Some(Open { since, until: now + pause, probe: None });
+    }
+
+    fn is_failing(&self, settings: &CircuitSettings, now: Instant) -> bool {
+        let (attempts, failures) = self.counts(settings, now);
+        failures >= settings.failure_threshold.max(1)
+            && u64::from(failures) * 100 >= u64::from(attempts) * u64::from(settings.failure_rate)
+    }
+
+    /// Attempts and failures within the window.
+    fn counts(&self, settings: &CircuitSettings, now: Instant) -> (u32, u32) {
+        let current = self.number(settings, now);
+        self.buckets
+            .iter()
+            .filter(|bucket| current.saturating_sub(bucket.number) < BUCKETS as u64)
+            .fold((0, 0), |(attempts, failures), bucket| {
+                (attempts.saturating_add(bucket.attempts), failures.saturating_add(bucket.failures))
+            })
+    }
+
+    fn count(&mut self, settings: &CircuitSettings, now: Instant) -> &mut Bucket {
+        let number = self.number(settings, now);
+        let at = usize::try_from(number % BUCKETS as u64).unwrap_or(0);
+        let bucket = &mut self.buckets[at];
+        if bucket.number != number {
+            *bucket = Bucket { number, ..Bucket::default() };
+        }
+        bucket
+    }
+
+    fn number(&self, settings: &CircuitSettings, now: Instant) -> u64 {
+        let width = (settings.failure_window / u32::try_from(BUCKETS).unwrap_or(1)).as_nanos().max(1);
+        u64::try_from(now.saturating_duration_since(self.epoch).as_nanos() / width).unwrap_or(u64::MAX)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const SECOND: Duration = Duration::from_secs(1);
+    const SETTINGS: CircuitSettings = CircuitSettings {
+        failure_threshold: 3,
+        failure_rate: 50,
+        failure_window: Duration::from_secs(60),
+        reset_timeout: Duration::from_secs(1800),
+    };
+    const FAILURE: Finding = Finding::Failure { pause: Duration::from_secs(600), decisive: false };
+
+    fn settle(breaker: &mut Breaker, finding: Finding, now: Instant) -> bool {
+        breaker.settle(finding, false, &SETTINGS, now)
+    }
+
+    fn opened(now: Instant) -> Breaker {
+        let mut breaker = Breaker::new(now);
+        assert_eq!((0..3).map(|_| settle(&mut breaker, FAILURE, now)).collect::<Vec<_>>(), [false, false, true]);
+        breaker
+    }
+
+    #[test]
+    fn it_opens_at_the_threshold_and_lets_one_probe_through_after_the_pause() {
+        let now = Instant::now();
+        let mut breaker = opened(now);
+        let until = now + SECOND * 600;
+        assert_eq!(breaker.opening(), Some((now, until)));
+        assert_eq!(breaker.admit(until - SECOND), Gate::Open { until });
+        assert_eq!(breaker.admit(until), Gate::Probe);
+        assert_eq!(breaker.admit(until), Gate::Open { until: until + PROBE_CLAIM });
+        breaker.settle(Finding::Success, true, &SETTINGS, until);
+        assert_eq!(breaker.admit(until), Gate::Closed);
+        assert!(breaker.is_idle(&SETTINGS, until));
+    }
+
+    #[test]
+    fn a_failed_probe_opens_it_again_and_keeps_the_beginning() {
+        let now = Instant::now();
+        let mut breaker = opened(now);
+        let later = now + SECOND * 600;
+        assert_eq!(breaker.admit(later), Gate::Probe);
+        assert!(breaker.settle(Finding::Failure { pause: SECOND * 5, decisive: false }, true, &SETTINGS, later));
+        assert_eq!(breaker.opening(), Some((now, later + SECOND * 5)));
+    }
+
+    #[test]
+    fn an_aborted_probe_decides_nothing_and_frees_the_claim() {
+        let now = Instant::now();
+        let mut breaker = opened(now);
+        let later = now + SECOND * 600;
+        assert_eq!(breaker.admit(later), Gate::Probe);
+        breaker.settle(Finding::Nothing, true, &SETTINGS, later);
+        assert_eq!(breaker.admit(later), Gate::Probe);
+        assert_eq!(breaker.admit(later + PROBE_CLAIM), Gate::Probe, "a probe that never reports is given up");
+    }
+
+    #[test]
+    fn few_failures_among_many_attempts_do_not_open_it() {
+        let now = Instant::now();
+        let mut breaker = Breaker::new(now);
+        for _ in 0..10 {
+            settle(&mut breaker, Finding::Success, now);
+        }
+        for _ in 0..9 {
+            assert!(!settle(&mut breaker, FAILURE, now));
+        }
+        assert!(settle(&mut breaker, FAILURE, now), "ten of twenty are half");
+    }
+
+    #[test]
+    fn failures_are_forgotten_after_the_window() {
+        let now = Instant::now();
+        let mut breaker = Breaker::new(now);
+        settle(&mut breaker, FAILURE, now);
+        settle(&mut breaker, FAILURE, now + SECOND * 30);
+        assert!(!settle(&mut breaker, FAILURE, now + SECOND * 61), "the first has left");
+        assert!(settle(&mut breaker, FAILURE, now + SECOND * 62));
+    }
+
+    #[test]
+    fn one_decisive_failure_is_enough() {
+        let now = Instant::now();
+        let mut breaker = Breaker::new(now);
+        assert!(settle(&mut breaker, Finding::Failure { pause: SECOND, decisive: true }, now));
+    }
+
+    #[test]
+    fn the_pause_is_clamped() {
+        let now = Instant::now();
+        for (pause, clamped) in [(Duration::ZERO, MIN_PAUSE), (SECOND * 90, SECOND * 90), (SECOND * 9999, SETTINGS.reset_timeout)] {
+            let mut breaker = Breaker::new(now);
+            settle(&mut breaker, Finding::Failure { pause, decisive: true }, now);
+            assert_eq!(breaker.opening(), Some((now, now + clamped)));
+        }
+    }
+
+    #[test]
+    fn attempts_that_began_before_it_opened_do_not_prolong_it_but_may_heal_it() {
+        let now = Instant::now();
+        let mut breaker = opened(now);
+        assert!(!settle(&mut breaker, FAILURE, now + SECOND));
+        assert_eq!(breaker.opening(), Some((now, now + SECOND * 600)));
+        settle(&mut breaker, Finding::Success, now + SECOND);
+        assert_eq!(breaker.admit(now + SECOND), Gate::Closed);
+    }
+
+    proptest! {
+        #[test]
+        fn it_never_opens_below_threshold_or_rate(events in prop::collection::vec((any::<bool>(), 0_u64..20), 0..200)) {
+            let start = Instant::now();
+            let (mut breaker, mut now) = (Breaker::new(start), start);
+            let mut seen: Vec<(Instant, bool)> = Vec::new();
+            for (failed, wait) in events {
+                now += SECOND * u32::try_from(wait).unwrap();
+                seen.push((now, failed));
+                let opened = settle(&mut breaker, if failed { FAILURE } else { Finding::Success }, now);
+                let recent: Vec<bool> =
+                    seen.iter().filter(|(at, _)| *at + SETTINGS.failure_window > now).map(|(_, failed)| *failed).collect();
+                let failures = recent.iter().filter(|failed| **failed).count();
+                prop_assert!(!opened || failures >= 3, "opened at {failures} failures");
+                if opened {
+                    break;
+                }
+            }
+        }
+
+        #[test]
+        fn at_most_one_probe_at_a_time(waits in prop::collection::vec(0_u64..90, 1..100)) {
+            let start = Instant::now();
+            let (mut breaker, mut now) = (opened(start), start + SECOND * 600);
+            let mut last_probe: Option<Instant> = None;
+            for wait in waits {
+                now += SECOND * u32::try_from(wait).unwrap();
+                if breaker.admit(now) == Gate::Probe {
+                    prop_assert!(last_probe.is_none_or(|last| now >= last + PROBE_CLAIM));
+                    last_probe = Some(now);
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,147 @@
+//! Where a call goes, what happens when that fails, and what the client sees of it.
+
+mod answer;
+mod attempt;
+mod body;
+mod breaker;
+mod circuits;
+mod class;
+mod ledger;
+mod permit;
+mod relay;
+mod target;
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use http::{Response, StatusCode};
+use spillway_core::domain::usage::{FallbackReason, Provider};
+
+pub use self::body::RelayBody;
+pub use self::breaker::{Finding, Gate};
+pub use self::circuits::{Admittance, CircuitStore, LocalCircuits, OpenCircuit, Report};
+use self::answer::Answer;
+use self::attempt::{GivenUp, Patience};
+use self::class::Failure;
+use self::ledger::Ledger;
+use self::permit::Permit;
+use self::target::bedrock_target;
+use crate::adapter::ErrorBody;
+use crate::adapter::bedrock_invoke::{BedrockInvokeAdapter, BedrockTarget};
+use crate::adapter::plan::PlanAdapter;
+use crate::call::{Call, PlanCredential, Ticket};
+
+/// How long the upstreams may take.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Timeouts {
+    /// `PROXY_PLAN_FIRST_BYTE_TIMEOUT`: until a stream's first byte.
+    pub plan_first_byte: Duration,
+    /// `PROXY_PLAN_REQUEST_TIMEOUT`: until the end of an answer that is not streamed.
+    pub plan_request: Duration,
+    /// `PROXY_STREAM_IDLE_TIMEOUT`: between two events of the Plan that are no pings.
+    pub plan_idle: Duration,
+    /// The same for Bedrock.
+    pub bedrock_idle: Duration,
+    /// `PROXY_PLAN_HOLD_BACK`: how long a stream is held back for its first content.
+    pub hold_back: Duration,
+}
+
+/// Serves admitted calls from the Plan and Bedrock.
+pub struct Router {
+    plan: PlanAdapter,
+    bedrock: BedrockInvokeAdapter,
+    circuits: Arc<dyn CircuitStore>,
+    timeouts: Timeouts,
+}
+
+impl Router {
+    /// A router over these upstreams.
+    pub fn new(plan: PlanAdapter, bedrock: BedrockInvokeAdapter, circuits: Arc<dyn CircuitStore>, timeouts: Timeouts) -> Self {
+        Self { plan, bedrock, circuits, timeouts }
+    }
+
+    /// Serves a call. `ticket` is closed before the response's last bytes leave; also when the future or the response's body
+    /// is dropped because the client left, which cancels the request upstream.
+    pub async fn serve(&self, call: Call, ticket: Ticket) -> Response<RelayBody> {
+        let ledger = Ledger::new(&call, ticket);
+        let served = match (call.admission.caller.plan.as_ref(), bedrock_target(&call)) {
+            (None, None) => Err(GivenUp { ledger, answer: no_upstream() }),
+            (None, Some(target)) => self.fall_back(&call, &target, ledger, FallbackReason::NoPlanCredential, Patience::Last).await,
+            (Some(plan), None) => {
+                let admittance = self.circuits.admit(plan.id, &call.head.model, Instant::now());
+                let permit = self.permit(plan, &call, admittance);
+                self.ask_plan(&call, plan, ledger, permit, Patience::Last).await
+            }
+            (Some(plan), Some(target)) => self.serve_from_either(&call, plan, &target, ledger).await,
+        };
+        match served {
+            Ok(response) => response,
+            Err(given_up) => given_up.into_response().await,
+        }
+    }
+
+    /// The circuits that are open, for metrics.
+    pub fn open_circuits(&self) -> Vec<OpenCircuit> {
+        self.circuits.open()
+    }
+
+    async fn serve_from_either(
+        &self,
+        call: &Call,
+        plan: &Arc<PlanCredential>,
+        target: &BedrockTarget,
+        ledger: Ledger,
+    ) -> Result<Response<RelayBody>, GivenUp> {
+        let admittance = self.circuits.admit(plan.id, &call.head.model, Instant::now());
+        let permit = self.permit(plan, call, admittance);
+        if matches!(admittance.gate, Gate::Open { .. }) {
+            let first = match self.fall_back(call, target, ledger, FallbackReason::CircuitOpen, Patience::HoldBack).await {
+                Err(first) if first.answer.failure != Failure::Spent => first,
+                served => return served,
+            };
+            let second = self.ask_plan(call, plan, first.ledger, permit, Patience::Last).await;
+            return second.map_err(|second| second.or_better(first.answer));
+        }
+        let first = match self.ask_plan(call, plan, ledger, permit, Patience::HoldBack).await {
+            Err(first) => first,
+            served => return served,
+        };
+        let Some(reason) = first.answer.failure.reason() else { return Err(first) };
+        let second = self.fall_back(call, target, first.ledger, reason, Patience::Last).await;
+        second.map_err(|second| second.or_better(first.answer))
+    }
+
+    async fn ask_plan(
+        &self,
+        call: &Call,
+        plan: &Arc<PlanCredential>,
+        mut ledger: Ledger,
+        permit: Permit,
+        patience: Patience,
+    ) -> Result<Response<RelayBody>, GivenUp> {
+        ledger.begin(Provider::Plan, None);
+        self.ask(&self.plan, call, plan, ledger, Some(permit), patience).await
+    }
+
+    async fn fall_back(
+        &self,
+        call: &Call,
+        target: &BedrockTarget,
+        mut ledger: Ledger,
+        reason: FallbackReason,
+        patience: Patience,
+    ) -> Result<Response<RelayBody>, GivenUp> {
+        ledger.fall_back(reason);
+        ledger.begin(Provider::Bedrock, Some(&target.model_id));
+        self.ask(&self.bedrock, call, target, ledger, None, patience).await
+    }
+
+    fn permit(&self, plan: &PlanCredential, call: &Call, admittance: Admittance) -> Permit {
+        Permit::new(&self.circuits, plan.id, &call.head.model, call.admission.pool.circuit, admittance)
+    }
+}
+
+fn no_upstream() -> Answer {
+    let error = ErrorBody::new("api_error", "no upstream is configured for this key: its pool has neither a Plan key nor a Bedrock model");
+    Answer::own(Provider::Plan, Failure::Account, StatusCode::SERVICE_UNAVAILABLE, &error)
+}

@@ -1,0 +1,111 @@
+//! Which model of Bedrock, through which of its APIs, stands in for the one a client names.
+
+use std::sync::Arc;
+
+use spillway_core::domain::models::{BedrockApi, ModelMapping};
+
+use crate::adapter::bedrock_invoke::{BedrockTarget, MAX_BODY};
+use crate::call::{Call, PoolView};
+
+/// What Bedrock can do for a call: `None` without a credential, without a model, or when the body is too large for it.
+pub(super) fn bedrock_target(call: &Call) -> Option<BedrockTarget> {
+    let credential = call.admission.caller.bedrock.as_ref()?;
+    let (model_id, api) = bedrock_model(&call.admission.pool, &call.head.model)?;
+    let is_served = match api {
+        BedrockApi::InvokeModel => true,
+        BedrockApi::Auto => is_anthropic(model_id),
+        BedrockApi::Converse => false,
+    };
+    (is_served && call.body.len() <= MAX_BODY)
+        .then(|| BedrockTarget { credential: Arc::clone(credential), model_id: model_id.to_owned() })
+}
+
+/// The model id for `model`, by the first mapping that matches and names one, else the pool's default.
+fn bedrock_model<'a>(pool: &'a PoolView, model: &str) -> Option<(&'a str, BedrockApi)> {
+    let mapping: Option<&ModelMapping> = pool.models.iter().find(|mapping| mapping.name.matches(model));
+    let id = mapping.and_then(|mapping| mapping.bedrock_model_id.as_deref()).or(pool.default_model.as_deref())?;
+    Some((id, mapping.map_or(BedrockApi::Auto, |mapping| mapping.bedrock_api)))
+}
+
+/// Whether a model id, inference profile id or ARN is of an Anthropic model. An ARN that names no vendor, as of an application
+/// inference profile, counts as one: the client asked for Claude.
+fn is_anthropic(id: &str) -> bool {
+    let names_anthropic = id.starts_with("anthropic.") || id.contains(".anthropic.") || id.contains("/anthropic.");
+    let resource = id.strip_prefix("arn:").and_then(|arn| arn.rsplit_once(':')).map(|(_, resource)| resource);
+    let names_nobody = resource.is_some_and(|resource| !resource.contains('.'));
+    names_anthropic || names_nobody
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use spillway_core::domain::models::ModelPattern;
+    use uuid::Uuid;
+
+    use super::*;
+    use crate::call::CircuitSettings;
+
+    fn pool(models: &[(&str, Option<&str>, BedrockApi)], default_model: Option<&str>) -> PoolView {
+        PoolView {
+            id: Uuid::nil(),
+            namespace: "n".into(),
+            name: "p".into(),
+            models: models
+                .iter()
+                .map(|(name, id, api)| ModelMapping {
+                    name: ModelPattern::new(name).unwrap(),
+                    bedrock_model_id: id.map(str::to_owned),
+                    bedrock_api: *api,
+                    price: None,
+                })
+                .collect(),
+            default_model: default_model.map(str::to_owned),
+            circuit: CircuitSettings {
+                failure_threshold: 3,
+                failure_rate: 50,
+                failure_window: Duration::from_secs(60),
+                reset_timeout: Duration::from_secs(60),
+            },
+        }
+    }
+
+    #[test]
+    fn the_first_mapping_wins_and_the_default_takes_the_rest() {
+        let pool = pool(
+            &[
+                ("claude-haiku-4-5", Some("haiku"), BedrockApi::Auto),
+                ("claude-haiku-*", Some("haikus"), BedrockApi::InvokeModel),
+                ("claude-priced", None, BedrockApi::Converse),
+            ],
+            Some("default"),
+        );
+        for (model, expected) in [
+            ("claude-haiku-4-5", ("haiku", BedrockApi::Auto)),
+            ("claude-haiku-4-6", ("haikus", BedrockApi::InvokeModel)),
+            ("claude-priced", ("default", BedrockApi::Converse)),
+            ("claude-opus-5", ("default", BedrockApi::Auto)),
+        ] {
+            assert_eq!(bedrock_model(&pool, model), Some(expected), "{model}");
+        }
+        assert_eq!(bedrock_model(&self::pool(&[], None), "claude-opus-5"), None);
+    }
+
+    #[test]
+    fn anthropic_models_are_known_by_their_ids() {
+        for id in [
+            "anthropic.claude-sonnet-4-5-20250929-v1:0",
+            "us.anthropic.claude-sonnet-4-5-20250929-v1:0",
+            "global.anthropic.claude-opus-5-v1",
+            "arn:aws:bedrock:us-east-1::foundation-model/anthropic.claude-3-haiku-20240307-v1:0",
+            "arn:aws:bedrock:us-east-1:123456789012:inference-profile/eu.anthropic.claude-sonnet-4-5-20250929-v1:0",
+            "arn:aws:bedrock:us-east-1:123456789012:application-inference-profile/a1b2c3",
+            "arn:aws:bedrock:us-east-1:123456789012:provisioned-model/a1b2c3",
+        ] {
+            assert!(is_anthropic(id), "{id}");
+        }
+        for id in ["amazon.nova-lite-v1:0", "us.amazon.nova-lite-v1:0", "arn:aws:bedrock:us-east-1::foundation-model/amazon.nova-lite-v1"] {
+            assert!(!is_anthropic(id), "{id}");
+        }
+    }
+}

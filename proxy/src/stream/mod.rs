@@ -1,0 +1,16 @@
+//! Streams of the Messages API: reading and writing server-sent events, metering them in passing, holding them back until
+//! the first content. Pure: nothing here does I/O or reads a clock.
+
+mod event;
+mod hold_back;
+mod reader;
+mod tap;
+mod usage;
+mod writer;
+
+pub use event::{RawEvent, StreamEvent};
+pub use hold_back::HoldBack;
+pub use reader::{EventTooLarge, SseReader};
+pub use tap::{StreamFailure, UsageTap};
+pub use usage::UsageFold;
+pub use writer::{PING, error_event, write_event};
