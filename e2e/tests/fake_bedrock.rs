@@ -262,6 +262,18 @@ async fn signatures_are_checked() {
         assert_eq!(error.code(), Some(expected));
         assert_eq!(error.raw_response().unwrap().status().as_u16(), 403);
     }
+    client(&fakes)
+        .invoke_model()
+        .model_id(MODEL)
+        .body(blob(&body()))
+        .send()
+        .await
+        .unwrap();
+    let signed = fakes.bedrock.requests().pop().unwrap().signed_headers;
+    assert!(
+        signed.contains(&"host".to_owned()) && signed.contains(&"x-amz-date".to_owned()),
+        "{signed:?}"
+    );
     let unsigned = reqwest_client()
         .post(format!("{}/model/{MODEL}/invoke", fakes.bedrock_url))
         .body("{}");

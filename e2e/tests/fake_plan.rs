@@ -255,6 +255,33 @@ async fn wrong_keys_and_bodies_are_refused_in_the_apis_shape() {
 }
 
 #[tokio::test]
+async fn the_newest_version_and_bearer_keys_are_known() {
+    let fakes = FakeUpstreams::start().await.unwrap();
+    let url = format!("{}/v1/messages", fakes.plan_url);
+    let send = async |version: &str, field: Option<&str>| {
+        let mut body = body(false);
+        if let Some(field) = field {
+            body[field] = json!(1);
+        }
+        let request = client()
+            .post(&url)
+            .bearer_auth(PLAN_API_KEY)
+            .header("anthropic-version", version);
+        request
+            .body(body.to_string())
+            .send()
+            .await
+            .unwrap()
+            .status()
+            .as_u16()
+    };
+    assert_eq!(send("2026-10-21", None).await, 200);
+    assert_eq!(send("2026-10-21", Some("temperature")).await, 400);
+    assert_eq!(send("2023-06-01", Some("temperature")).await, 200);
+    assert_eq!(send("2020-01-01", None).await, 400);
+}
+
+#[tokio::test]
 async fn every_status_comes_on_command() {
     let fakes = FakeUpstreams::start().await.unwrap();
     for (failure, kind) in [

@@ -22,7 +22,7 @@ struct Args {
     /// Address of the Bedrock runtime.
     #[arg(long, env = "FAKE_BEDROCK_LISTEN", default_value = "127.0.0.1:8082")]
     bedrock_listen: SocketAddr,
-    /// Values of x-api-key to accept.
+    /// Keys that the Messages API accepts, as x-api-key or else as bearer token.
     #[arg(long, env = "FAKE_PLAN_API_KEYS", value_delimiter = ',', hide_env_values = true, default_value = PLAN_API_KEY)]
     plan_api_key: Vec<String>,
     /// Bedrock API keys (bearer tokens) to accept.

@@ -29,7 +29,7 @@ pub struct Config {
     pub plan_listen: SocketAddr,
     /// Address of the Bedrock fake; port 0 takes a free one.
     pub bedrock_listen: SocketAddr,
-    /// Values of `x-api-key` that the Plan accepts.
+    /// Keys that the Plan accepts, as `x-api-key` or else as bearer token.
     pub plan_keys: Vec<String>,
     /// Principals that Bedrock accepts signatures of.
     pub aws_credentials: Vec<AwsCredentials>,

@@ -80,6 +80,8 @@ pub struct Exchange {
     pub query: Option<String>,
     /// Names (lower case) and values in order; credentials are replaced by [`digest`] of their value.
     pub headers: Vec<(String, String)>,
+    /// Names of the headers that an AWS signature covers; none where there is no such signature.
+    pub signed_headers: Vec<String>,
     /// Model name or decoded Bedrock model id.
     pub model: Option<String>,
     /// The body as received; base64 where it is no UTF-8.
@@ -148,6 +150,15 @@ fn shown_headers(headers: &HeaderMap) -> Vec<(String, String)> {
         .collect()
 }
 
+fn signed_headers(authorization: &str) -> Vec<String> {
+    let names = authorization
+        .split_once("SignedHeaders=")
+        .and_then(|(_, rest)| rest.split(',').next());
+    names
+        .map(|names| names.trim().split(';').map(str::to_owned).collect())
+        .unwrap_or_default()
+}
+
 /// A request as the journal keeps it: digests are made when somebody reads it, not on the way of the request.
 struct Entry {
     id: u64,
@@ -169,6 +180,7 @@ impl Entry {
             path: request.path.clone(),
             query: request.query.clone(),
             headers: shown_headers(&request.headers),
+            signed_headers: signed_headers(request.header("authorization").unwrap_or_default()),
             model: request.model.clone(),
             body: std::str::from_utf8(&request.body)
                 .map_or_else(|_| BASE64_STANDARD.encode(&request.body), str::to_owned),

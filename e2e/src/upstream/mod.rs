@@ -15,6 +15,7 @@ mod journal;
 mod line;
 mod message;
 mod plan;
+mod plan_rules;
 mod plan_sse;
 mod playback;
 mod received;

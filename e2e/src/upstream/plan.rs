@@ -3,12 +3,11 @@
 use bytes::Bytes;
 use chrono::{SecondsFormat, TimeDelta, Utc};
 use http::{Method, StatusCode};
-use serde_json::{Map, Value, json};
+use serde_json::json;
 
 use super::{
     answer::{Content, Prepared},
     behaviour::{Failure, Operation},
-    config::Config,
     events::{self, Event},
     message::Message,
     plan_sse,
@@ -36,8 +35,6 @@ const MODELS: [(&str, &str, &str); 3] = [
     ),
 ];
 
-const MAX_BODY: usize = 32 * 1024 * 1024;
-
 pub(crate) fn route(method: &Method, path: &str) -> Route {
     Route::new(match (method, path) {
         (&Method::POST, "/v1/messages") => Operation::Messages,
@@ -47,64 +44,6 @@ pub(crate) fn route(method: &Method, path: &str) -> Route {
         (&Method::GET | &Method::HEAD, "/" | "/api/hello") => Operation::Probe,
         _ => Operation::Unknown,
     })
-}
-
-/// What the request is refused with before any rule is asked.
-pub(crate) fn refusal(request: &Received, config: &Config) -> Option<Failure> {
-    if request.operation == Operation::Probe {
-        return None;
-    }
-    let Some(key) = request.header("x-api-key") else {
-        return Some(Failure::status(401).message("x-api-key header is required"));
-    };
-    if !config.plan_keys.iter().any(|expected| expected == key) {
-        return Some(Failure::status(401));
-    }
-    if request.operation == Operation::Unknown {
-        return Some(Failure::status(404));
-    }
-    if request.header("anthropic-version").is_none() {
-        return Some(Failure::status(400).message("anthropic-version: header is required"));
-    }
-    if request.body.len() > MAX_BODY {
-        return Some(Failure::status(413));
-    }
-    if matches!(
-        request.operation,
-        Operation::Messages | Operation::CountTokens
-    ) {
-        return invalid_body(request).map(|message| Failure::status(400).message(message));
-    }
-    None
-}
-
-/// What is wrong with a body, in the API's words. Fields it does not know are not looked at.
-fn invalid_body(request: &Received) -> Option<String> {
-    let body: Map<String, Value> = match serde_json::from_slice(&request.body) {
-        Ok(body) => body,
-        Err(error) => return Some(format!("The request body is not valid JSON: {error}")),
-    };
-    if !body.get("model").is_some_and(Value::is_string) {
-        return Some("model: Field required".to_owned());
-    }
-    match body.get("messages").map(Value::as_array) {
-        None => return Some("messages: Field required".to_owned()),
-        Some(None) => return Some("messages: Input should be a valid array".to_owned()),
-        Some(Some(messages)) if messages.is_empty() => {
-            return Some("messages: at least one message is required".to_owned());
-        }
-        Some(Some(_)) => {}
-    }
-    if request.operation == Operation::Messages {
-        match body.get("max_tokens").map(Value::as_u64) {
-            None => return Some("max_tokens: Field required".to_owned()),
-            Some(None | Some(0)) => {
-                return Some("max_tokens: Input should be greater than or equal to 1".to_owned());
-            }
-            Some(Some(_)) => {}
-        }
-    }
-    None
 }
 
 /// Answers what is not on command: a message, a count, models, probes.

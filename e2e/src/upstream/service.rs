@@ -18,7 +18,7 @@ use super::{
     handle::Upstream,
     journal::{Journal, Kind, Outcome, Record},
     line::Line,
-    plan,
+    plan, plan_rules,
     playback::{self, BrokenOff, PrepareError},
     received::Received,
     script::{Action, Point, Script},
@@ -138,7 +138,7 @@ impl Answering {
             Mode::Up => {}
         }
         let refusal = match self.kind {
-            Kind::Plan => plan::refusal(&self.request, config),
+            Kind::Plan => plan_rules::refusal(&self.request, config),
             Kind::Bedrock => bedrock::refusal(&self.request, config),
         };
         refusal
