@@ -1,9 +1,4 @@
 //! The Bedrock fake as the AWS SDK sees it.
-#![allow(
-    clippy::unwrap_used,
-    clippy::panic,
-    reason = "helpers of tests fail like tests"
-)]
 
 use aws_sdk_bedrockruntime::{
     Client,
@@ -18,14 +13,17 @@ use aws_sdk_bedrockruntime::{
 };
 use serde_json::{Value, json};
 use spillway_e2e::upstream::{
-    AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, Action, AwsCredentials, BEDROCK_API_KEY, Block,
-    Config, Failure, FakeUpstreams, Operation, Outcome, Point, Script, Usage,
+    AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AwsCredentials, BEDROCK_API_KEY, Block, Config,
+    FakeUpstreams, Operation, Script, Usage,
 };
 
-const MODEL: &str = "us.anthropic.claude-sonnet-4-5-20250929-v1:0";
-const ARN: &str = "arn:aws:bedrock:us-east-1:123456789012:application-inference-profile/abc123";
+use crate::support::client as http_client;
 
-fn settings(fakes: &FakeUpstreams) -> aws_sdk_bedrockruntime::config::Builder {
+pub(crate) const MODEL: &str = "us.anthropic.claude-sonnet-4-5-20250929-v1:0";
+pub(crate) const ARN: &str =
+    "arn:aws:bedrock:us-east-1:123456789012:application-inference-profile/abc123";
+
+pub(crate) fn settings(fakes: &FakeUpstreams) -> aws_sdk_bedrockruntime::config::Builder {
     aws_sdk_bedrockruntime::Config::builder()
         .behavior_version(BehaviorVersion::latest())
         .region(Region::new("us-east-1"))
@@ -33,16 +31,21 @@ fn settings(fakes: &FakeUpstreams) -> aws_sdk_bedrockruntime::config::Builder {
         .retry_config(RetryConfig::disabled())
 }
 
-fn client_with(fakes: &FakeUpstreams, id: &str, secret: &str, token: Option<&str>) -> Client {
+pub(crate) fn client_with(
+    fakes: &FakeUpstreams,
+    id: &str,
+    secret: &str,
+    token: Option<&str>,
+) -> Client {
     let credentials = Credentials::new(id, secret, token.map(str::to_owned), None, "test");
     Client::from_conf(settings(fakes).credentials_provider(credentials).build())
 }
 
-fn client(fakes: &FakeUpstreams) -> Client {
+pub(crate) fn client(fakes: &FakeUpstreams) -> Client {
     client_with(fakes, AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, None)
 }
 
-fn body() -> Value {
+pub(crate) fn body() -> Value {
     json!({
         "anthropic_version": "bedrock-2023-05-31",
         "max_tokens": 100,
@@ -50,11 +53,11 @@ fn body() -> Value {
     })
 }
 
-fn blob(body: &Value) -> Blob {
+pub(crate) fn blob(body: &Value) -> Blob {
     Blob::new(body.to_string())
 }
 
-fn user(text: &str) -> Message {
+pub(crate) fn user(text: &str) -> Message {
     Message::builder()
         .role(ConversationRole::User)
         .content(ContentBlock::Text(text.to_owned()))
@@ -63,7 +66,10 @@ fn user(text: &str) -> Message {
 }
 
 /// Events of an invocation, and the error that its stream ended with.
-async fn invoke_stream(client: &Client, model: &str) -> (Vec<Value>, Option<ResponseStreamError>) {
+pub(crate) async fn invoke_stream(
+    client: &Client,
+    model: &str,
+) -> (Vec<Value>, Option<ResponseStreamError>) {
     let sent = client
         .invoke_model_with_response_stream()
         .model_id(model)
@@ -274,7 +280,7 @@ async fn signatures_are_checked() {
         signed.contains(&"host".to_owned()) && signed.contains(&"x-amz-date".to_owned()),
         "{signed:?}"
     );
-    let unsigned = reqwest_client()
+    let unsigned = http_client()
         .post(format!("{}/model/{MODEL}/invoke", fakes.bedrock_url))
         .body("{}");
     let response = unsigned.send().await.unwrap();
@@ -284,11 +290,6 @@ async fn signatures_are_checked() {
         kind.starts_with("MissingAuthenticationTokenException:http"),
         "{kind}"
     );
-}
-
-fn reqwest_client() -> reqwest::Client {
-    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
-    reqwest::Client::builder().no_proxy().build().unwrap()
 }
 
 #[tokio::test]
@@ -344,123 +345,4 @@ async fn session_tokens_regions_and_api_keys() {
         !format!("{:?}", fakes.bedrock.requests()).contains("token/with"),
         "credentials are digests"
     );
-}
-
-#[tokio::test]
-async fn what_bedrock_refuses_is_a_validation_exception() {
-    let fakes = FakeUpstreams::start().await.unwrap();
-    let mut extra = body();
-    extra["stream"] = json!(true);
-    let error = client(&fakes)
-        .invoke_model()
-        .model_id(MODEL)
-        .body(blob(&extra))
-        .send()
-        .await
-        .unwrap_err();
-    assert_eq!(error.code(), Some("ValidationException"));
-    assert_eq!(
-        error.message(),
-        Some("stream: Extra inputs are not permitted")
-    );
-
-    let twice = client(&fakes)
-        .converse()
-        .model_id(MODEL)
-        .messages(user("a"))
-        .messages(user("b"))
-        .send()
-        .await;
-    let error = twice.unwrap_err().into_service_error();
-    assert!(error.is_validation_exception());
-    assert!(error.message().unwrap().contains("must alternate"));
-
-    // Encoded twice, an id keeps a percent sign.
-    let encoded = MODEL.replace(':', "%3A");
-    let error = client(&fakes)
-        .invoke_model()
-        .model_id(encoded)
-        .body(blob(&body()))
-        .send()
-        .await
-        .unwrap_err();
-    assert_eq!(
-        error.message(),
-        Some("The provided model identifier is invalid.")
-    );
-}
-
-#[tokio::test]
-async fn every_status_comes_on_command() {
-    let fakes = FakeUpstreams::start().await.unwrap();
-    for (failure, code) in [
-        (Failure::input_too_long(), "ValidationException"),
-        (Failure::status(403), "AccessDeniedException"),
-        (Failure::status(404), "ResourceNotFoundException"),
-        (Failure::status(408), "ModelTimeoutException"),
-        (Failure::status(424), "ModelErrorException"),
-        (Failure::status(429), "ThrottlingException"),
-        (
-            Failure::status(429).error_type("ModelNotReadyException"),
-            "ModelNotReadyException",
-        ),
-        (Failure::status(500), "InternalServerException"),
-        (Failure::status(503), "ServiceUnavailableException"),
-    ] {
-        fakes.bedrock.next(failure.clone());
-        let error = client(&fakes)
-            .invoke_model()
-            .model_id(MODEL)
-            .body(blob(&body()))
-            .send()
-            .await
-            .unwrap_err();
-        assert_eq!(
-            error.raw_response().unwrap().status().as_u16(),
-            failure.status
-        );
-        assert_eq!(error.code(), Some(code));
-    }
-}
-
-#[tokio::test]
-async fn streams_end_with_exceptions_or_break_off() {
-    let fakes = FakeUpstreams::start().await.unwrap();
-    let throttled = || Action::Error {
-        error_type: "throttlingException".to_owned(),
-        message: "Too many tokens".to_owned(),
-    };
-    for (point, events) in [
-        (Point::Start, 0),
-        (Point::Content, 2),
-        (Point::Deltas(1), 3),
-    ] {
-        fakes
-            .bedrock
-            .next(Script::text("x").fault(point, throttled()));
-        let (received, error) = invoke_stream(&client(&fakes), MODEL).await;
-        assert_eq!(received.len(), events);
-        assert!(error.unwrap().is_throttling_exception());
-    }
-    fakes
-        .bedrock
-        .next(Script::text("x").fault(Point::Deltas(1), Action::CutInside));
-    let (received, error) = invoke_stream(&client(&fakes), MODEL).await;
-    assert_eq!(received.len(), 3);
-    assert!(error.is_some());
-    let seen = fakes.bedrock.requests().pop().unwrap();
-    assert_eq!(seen.answer.outcome, Outcome::Cut);
-
-    fakes
-        .bedrock
-        .next(Script::text("x").fault(Point::Start, throttled()));
-    let sent = client(&fakes)
-        .converse_stream()
-        .model_id(MODEL)
-        .messages(user("a"))
-        .send()
-        .await;
-    let mut stream = sent.unwrap().stream;
-    let error = stream.recv().await.unwrap_err().into_service_error();
-    assert!(error.is_throttling_exception(), "{error:?}");
 }

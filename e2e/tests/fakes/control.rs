@@ -1,9 +1,4 @@
 //! The control API and the binary, as the demo and tests in other processes use them.
-#![allow(
-    clippy::unwrap_used,
-    clippy::panic,
-    reason = "helpers of tests fail like tests"
-)]
 
 use std::{
     io::{BufRead, BufReader},
@@ -14,6 +9,8 @@ use std::{
 use reqwest::{Client, Method};
 use serde_json::{Value, json};
 use spillway_e2e::upstream::{Exchange, Outcome};
+
+use crate::support::client;
 
 struct Program {
     child: Child,
@@ -81,11 +78,6 @@ impl Drop for Program {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
-}
-
-fn client() -> Client {
-    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
-    Client::builder().no_proxy().build().unwrap()
 }
 
 async fn call(client: &Client, method: Method, url: String, body: Value) -> (u16, Value) {
