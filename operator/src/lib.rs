@@ -2,6 +2,8 @@
 
 pub mod check;
 pub mod cli;
+pub mod commands;
+pub mod context;
 pub mod database;
 pub mod database_secret;
 pub mod default_pool;
@@ -12,6 +14,8 @@ pub mod master_secrets;
 pub mod metrics;
 pub mod release;
 pub mod report;
+pub mod run;
 pub mod settings;
 pub mod shutdown;
 pub mod sweep;
+pub mod usage_status;
