@@ -11,12 +11,28 @@ use super::{
     received::Received,
 };
 
+#[derive(Debug, Default)]
+struct Port {
+    /// Whether it is open; none while nobody serves it.
+    listening: Option<bool>,
+    connections: usize,
+}
+
+/// One open connection.
+pub(crate) struct Connected(Arc<Upstream>);
+
+impl Drop for Connected {
+    fn drop(&mut self) {
+        self.0.port.send_modify(|port| port.connections -= 1);
+    }
+}
+
 /// Steers one fake and reads what it saw. Everything here is also in the control API.
 pub struct Upstream {
     kind: Kind,
     mode: watch::Sender<Mode>,
-    /// Whether the port is open, as told by whoever serves it; none while nobody does.
-    listening: watch::Sender<Option<bool>>,
+    /// What whoever serves it says of its port.
+    port: watch::Sender<Port>,
     rules: Mutex<Vec<Rule>>,
     journal: Arc<Journal>,
 }
@@ -26,7 +42,7 @@ impl Upstream {
         Self {
             kind,
             mode: watch::Sender::default(),
-            listening: watch::Sender::default(),
+            port: watch::Sender::default(),
             rules: Mutex::default(),
             journal,
         }
@@ -67,14 +83,18 @@ impl Upstream {
         self.mode.borrow().clone()
     }
 
-    /// Changes the mode. When it returns the port is closed or open as the mode says.
+    /// Changes the mode. When it returns the port is open, or closed and without a connection, as the mode says.
     pub async fn set_mode(&self, mode: Mode) {
-        let open = !matches!(mode, Mode::Refusing);
+        let refusing = matches!(mode, Mode::Refusing);
         self.mode.send_replace(mode);
-        let mut listening = self.listening.subscribe();
+        let mut port = self.port.subscribe();
         // Ends at once where nobody serves; the sender lives as long as `self`.
-        let _ = listening
-            .wait_for(|now| now.is_none_or(|now| now == open))
+        let _ = port
+            .wait_for(|port| match port.listening {
+                None => true,
+                Some(true) => !refusing,
+                Some(false) => refusing && port.connections == 0,
+            })
             .await;
     }
 
@@ -116,8 +136,19 @@ impl Upstream {
         self.mode.subscribe()
     }
 
+    /// Whether the port is open; none when nobody serves it any more.
     pub(crate) fn set_listening(&self, listening: Option<bool>) {
-        self.listening.send_replace(listening);
+        self.port.send_if_modified(|port| {
+            let changed = port.listening != listening;
+            port.listening = listening;
+            changed
+        });
+    }
+
+    /// Counts a connection for as long as the returned guard lives.
+    pub(crate) fn connected(self: &Arc<Self>) -> Connected {
+        self.port.send_modify(|port| port.connections += 1);
+        Connected(Arc::clone(self))
     }
 
     /// The reply of the first rule that takes this request, one use of which is used up.

@@ -96,8 +96,10 @@ fn connect(
         })
     };
     let mut mode = upstream.watch_mode();
+    let connected = upstream.connected();
     let watcher = graceful.watcher();
     tokio::spawn(async move {
+        let _connected = connected;
         let builder = auto::Builder::new(TokioExecutor::new());
         let connection = watcher.watch(builder.serve_connection(socket, service).into_owned());
         tokio::select! {

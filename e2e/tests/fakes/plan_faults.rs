@@ -190,8 +190,7 @@ async fn a_gate_holds_a_stream_and_notices_the_client_leave() {
 #[tokio::test]
 async fn down_fails_everything_and_refusing_closes_the_port() {
     let fakes = FakeUpstreams::start().await.unwrap();
-    let client = client();
-    let probe = || client.get(&fakes.plan_url).send();
+    let probe = || client().get(&fakes.plan_url).send();
     assert_eq!(probe().await.unwrap().status(), 200);
     fakes.plan.down().await;
     assert_eq!(probe().await.unwrap().status(), 503);
