@@ -3,7 +3,7 @@
 //! # Fake upstreams
 //!
 //! [`upstream::FakeUpstreams`] runs both upstreams in the test's own process, on free ports of the loopback; the binary
-//! `fake-upstream` is the same as a program (or a pod), steered by the control API of [`upstream::CONTROL_PREFIX`].
+//! `fake-upstream` is the same as a program (or a pod), steered by the control API, [`upstream::control`].
 //!
 //! ```
 //! # tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(async {
@@ -13,7 +13,7 @@
 //! // fakes.plan_url and fakes.bedrock_url go into the proxy's configuration; the credentials are
 //! // upstream::{PLAN_API_KEY, AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, BEDROCK_API_KEY}.
 //!
-//! // Nothing said: text "Echo: <last user text>", numbers as documented in the module `usage`.
+//! // Nothing said: text "Echo: <last user text>", numbers counted as `Usage` says.
 //! // The next message fails, the one after it dies in the middle of its stream, a third reports these numbers.
 //! fakes.plan.next(Failure::status(529));
 //! fakes.plan.next(Script::text("half a story").fault(Point::Deltas(1), Action::CutInside));

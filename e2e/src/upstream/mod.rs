@@ -5,7 +5,7 @@ mod bedrock;
 mod bedrock_invoke;
 mod behaviour;
 mod config;
-mod control;
+pub mod control;
 mod converse;
 mod events;
 mod eventstream;
@@ -42,7 +42,6 @@ pub use self::{
         AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AwsCredentials, BEDROCK_API_KEY, Config,
         PLAN_API_KEY,
     },
-    control::PREFIX as CONTROL_PREFIX,
     gate::{GateState, Gates},
     handle::Upstream,
     journal::{Answer, Exchange, Journal, Kind, Outcome, digest, sha256_hex},

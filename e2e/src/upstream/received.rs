@@ -1,7 +1,7 @@
 //! A request as it arrived, and what the fakes need to know of its body.
 
 use bytes::Bytes;
-use http::{HeaderMap, Method, header, request::Parts};
+use http::{HeaderMap, HeaderValue, Method, header, request::Parts};
 use serde::Deserialize;
 use serde_json::{Value, value::RawValue};
 
@@ -23,7 +23,7 @@ pub(crate) struct Received {
 impl Received {
     pub(crate) fn new(
         mut parts: Parts,
-        body: Bytes,
+        body: &[u8],
         route: impl FnOnce(&Method, &str) -> Route,
     ) -> Self {
         // HTTP/2 has no host header; signatures are over one all the same.
@@ -33,6 +33,13 @@ impl Received {
         {
             parts.headers.insert(header::HOST, host);
         }
+        // Values and body are slices of the connection's buffers: a journal that kept them would keep those.
+        for value in parts.headers.values_mut() {
+            if let Ok(copy) = HeaderValue::from_bytes(value.as_bytes()) {
+                *value = copy;
+            }
+        }
+        let body = Bytes::copy_from_slice(body);
         let route = route(&parts.method, parts.uri.path());
         let prompt = if route.operation.generates() || route.operation == Operation::CountTokens {
             Prompt::parse(&body)

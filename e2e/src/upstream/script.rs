@@ -8,7 +8,7 @@ use serde_json::Value;
 use super::usage::Usage;
 
 /// A message on command. Everything left out is derived from the request: the text is `Echo: ` and the last user text,
-/// the numbers are those of [`usage`](super::usage).
+/// the numbers are counted as [`Usage`] says.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Script {

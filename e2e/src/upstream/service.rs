@@ -70,7 +70,7 @@ pub(crate) async fn handle(
         Kind::Plan => plan::route,
         Kind::Bedrock => bedrock::route,
     };
-    let request = Arc::new(Received::new(parts, body, route));
+    let request = Arc::new(Received::new(parts, &body, route));
     let record = shared.journal.open(kind, Arc::clone(&request));
     let answering = Answering {
         shared,

@@ -1,7 +1,4 @@
 //! The numbers an answer reports, and how they come about when nothing scripts them.
-//!
-//! Input: one token per four bytes of the request's `messages`, `system`, `tools` and `toolConfig` as they were sent,
-//! rounded up. Output: one token per four characters of what was generated, rounded up per block, at least one.
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -9,6 +6,10 @@ use serde_json::{Value, json};
 use super::script::Block;
 
 /// Token counts. The input excludes what was read from or written to the cache.
+///
+/// Where nothing scripts them: input is one token per four bytes of the request's `messages`, `system`, `tools` and
+/// `toolConfig` as they were sent, rounded up; output one token per four characters of what was generated, rounded up
+/// per block, at least one; nothing touches the cache.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Usage {
