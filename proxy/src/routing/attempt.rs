@@ -1,13 +1,13 @@
 //! One attempt at one upstream.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use futures::StreamExt as _;
 use http::header::CONTENT_LENGTH;
 use http::{HeaderMap, Response, StatusCode};
 use spillway_core::domain::usage::{FallbackReason, Provider, UsageStatus};
-use tokio::time::timeout_at;
+use tokio::time::{Instant, timeout_at};
 
 use super::answer::{Answer, message_of};
 use super::body::RelayBody;
@@ -72,7 +72,7 @@ impl Router {
         let pace = pace(provider, &self.timeouts);
         let deadline = if call.head.stream { pace.first_byte } else { Instant::now() + self.timeouts.plan_request };
         let mut attempt = Failing { provider, permit };
-        let reply = match timeout_at(deadline.into(), adapter.messages(call, target)).await {
+        let reply = match timeout_at(deadline, adapter.messages(call, target)).await {
             Ok(Ok(reply)) => reply,
             Ok(Err(error)) => {
                 let answer = attempt.unanswered(&error);
@@ -162,7 +162,7 @@ impl Failing {
 
     /// The upstream answered with an error, which is kept as it is.
     async fn refused(&mut self, reply: Reply, deadline: Instant) -> Answer {
-        let body = match timeout_at(deadline.into(), collect(reply.body)).await {
+        let body = match timeout_at(deadline, collect(reply.body)).await {
             Ok(Ok(body)) => body,
             Ok(Err(error)) => {
                 tracing::warn!(provider = %self.provider, error = &error as &dyn std::error::Error, "an error's body broke off");
@@ -181,7 +181,7 @@ impl Failing {
 
     /// The upstream answers without streaming: nothing is shown before it is whole.
     async fn whole(mut self, reply: Reply, mut ledger: Ledger, deadline: Instant) -> Attempted {
-        let body = match timeout_at(deadline.into(), collect(reply.body)).await {
+        let body = match timeout_at(deadline, collect(reply.body)).await {
             Ok(Ok(body)) => body,
             Ok(Err(error)) => {
                 tracing::warn!(provider = %self.provider, error = &error as &dyn std::error::Error, "an answer broke off");
@@ -217,9 +217,9 @@ impl Failing {
         pace: Pace,
     ) -> Attempted {
         let end = loop {
-            let deadline = hold.deadline().unwrap_or(pace.first_byte);
-            match timeout_at(deadline.into(), std::future::poll_fn(|cx| relay.poll_step(cx))).await {
-                Ok(Step::More(bytes)) if bytes > 0 => hold.hold(bytes, Instant::now()),
+            let deadline = hold.deadline().map_or(pace.first_byte, Instant::from_std);
+            match timeout_at(deadline, std::future::poll_fn(|cx| relay.poll_step(cx))).await {
+                Ok(Step::More(bytes)) if bytes > 0 => hold.hold(bytes, Instant::now().into_std()),
                 Ok(Step::More(_)) => {}
                 Ok(Step::End(end)) => break Some(end),
                 Err(_) if hold.deadline().is_none() => break Some(End::Silent),
@@ -230,7 +230,7 @@ impl Failing {
             } else if relay.ledger.tap.failure().is_some() {
                 break None;
             }
-            if hold.is_released(Instant::now()) {
+            if hold.is_released(Instant::now().into_std()) {
                 return Ok(stream(status, headers, relay));
             }
         };

@@ -7,7 +7,7 @@ use crate::call::CircuitSettings;
 /// The parts that a window is counted in: what has left it is forgotten within a twelfth of its length.
 const BUCKETS: usize = 12;
 /// How long a probe may take before another is let through.
-const PROBE_CLAIM: Duration = Duration::from_secs(60);
+const PROBE_CLAIM: Duration = Duration::from_mins(1);
 /// The shortest time a circuit stays open.
 const MIN_PAUSE: Duration = Duration::from_secs(1);
 
@@ -43,7 +43,7 @@ pub enum Finding {
 
 /// A circuit.
 #[derive(Debug, Clone)]
-pub struct Breaker {
+pub(super) struct Breaker {
     buckets: [Bucket; BUCKETS],
     /// The start of time, as far as `buckets` go.
     epoch: Instant,
@@ -67,13 +67,13 @@ struct Open {
 
 impl Breaker {
     /// A closed circuit that has seen nothing.
-    pub fn new(now: Instant) -> Self {
+    pub(super) fn new(now: Instant) -> Self {
         Self { buckets: [Bucket::default(); BUCKETS], epoch: now, open: None }
     }
 
     /// Asks to make an attempt. A probe is claimed by asking and must be settled with `probe` set, or is given to another
     /// after a minute.
-    pub fn admit(&mut self, now: Instant) -> Gate {
+    pub(super) fn admit(&mut self, now: Instant) -> Gate {
         let Some(open) = &mut self.open else { return Gate::Closed };
         if now < open.until {
             return Gate::Open { until: open.until };
@@ -88,7 +88,7 @@ impl Breaker {
     }
 
     /// Reports how an attempt ended. Returns whether that opened the circuit.
-    pub fn settle(&mut self, finding: Finding, probe: bool, settings: &CircuitSettings, now: Instant) -> bool {
+    pub(super) fn settle(&mut self, finding: Finding, probe: bool, settings: &CircuitSettings, now: Instant) -> bool {
         match (finding, &mut self.open) {
             (Finding::Nothing, Some(open)) if probe => open.probe = None,
             (Finding::Nothing, _) => {}
@@ -115,12 +115,12 @@ impl Breaker {
     }
 
     /// Since when and until when the circuit is open, if it is.
-    pub fn opening(&self) -> Option<(Instant, Instant)> {
+    pub(super) fn opening(&self) -> Option<(Instant, Instant)> {
         self.open.map(|open| (open.since, open.until))
     }
 
     /// Whether it is closed and remembers nothing.
-    pub fn is_idle(&self, settings: &CircuitSettings, now: Instant) -> bool {
+    pub(super) fn is_idle(&self, settings: &CircuitSettings, now: Instant) -> bool {
         self.open.is_none() && self.counts(settings, now) == (0, 0)
     }
 

@@ -4,7 +4,7 @@ use spillway_core::domain::usage::FallbackReason;
 
 /// A failure of the Plan.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Failure {
+pub(super) enum Failure {
     /// The service is unwell: counted, and the call falls over.
     Upstream(FallbackReason),
     /// The credential or its account is refused: the call falls over, and so do all of this credential's.
@@ -19,7 +19,7 @@ pub enum Failure {
 
 impl Failure {
     /// Why the call falls over; `None` if it does not.
-    pub fn reason(self) -> Option<FallbackReason> {
+    pub(super) fn reason(self) -> Option<FallbackReason> {
         match self {
             Self::Upstream(reason) => Some(reason),
             Self::Account => Some(FallbackReason::Account),
@@ -62,7 +62,7 @@ const STATUS_OF_KIND: &[(&str, u16)] = &[
 ];
 
 /// The class of an answer of this status, with the error's message if its body has one.
-pub fn of_status(status: u16, message: &str) -> Failure {
+pub(super) fn of_status(status: u16, message: &str) -> Failure {
     let message = message.to_ascii_lowercase();
     let is_account = |status: u16| ACCOUNT_WORDS.iter().any(|(of, words)| *of == status && message.contains(words));
     match status {
@@ -77,12 +77,12 @@ pub fn of_status(status: u16, message: &str) -> Failure {
 }
 
 /// The class of an `error` event in a stream.
-pub fn of_event(kind: &str, message: &str) -> Failure {
+pub(super) fn of_event(kind: &str, message: &str) -> Failure {
     of_status(status_of(kind), message)
 }
 
 /// The status that would have been given for an `error` event; 500 for a type that is not known.
-pub fn status_of(kind: &str) -> u16 {
+pub(super) fn status_of(kind: &str) -> u16 {
     STATUS_OF_KIND.iter().find(|(known, _)| *known == kind).map_or(500, |(_, status)| *status)
 }
 

@@ -14,7 +14,7 @@ use super::class::Failure;
 use crate::call::CircuitSettings;
 
 /// The pause after a 429 that names none.
-const RATE_LIMIT_PAUSE: Duration = Duration::from_secs(60);
+const RATE_LIMIT_PAUSE: Duration = Duration::from_mins(1);
 
 /// One attempt at the Plan. Dropped unsettled it has found out nothing, and frees the probe it may be.
 pub(super) struct Permit {

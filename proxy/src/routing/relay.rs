@@ -4,12 +4,12 @@ use std::collections::VecDeque;
 use std::future::Future as _;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::HeaderMap;
 use spillway_core::domain::usage::{FallbackReason, UsageStatus};
-use tokio::time::Sleep;
+use tokio::time::{Instant, Sleep};
 
 use super::class::{self, Failure};
 use super::ledger::{Count, Ledger};
@@ -106,7 +106,7 @@ impl End {
 impl Relay {
     pub(super) fn new(source: ChunkStream, ledger: Ledger, permit: Option<Permit>, pace: Pace) -> Self {
         let sent = Instant::now();
-        let sleep = Box::pin(tokio::time::sleep_until(pace.first_byte.into()));
+        let sleep = Box::pin(tokio::time::sleep_until(pace.first_byte));
         let clock = Clock { pace, due: pace.first_byte, sent, sleep };
         let reader = SseReader::new(MAX_EVENT);
         Self { source: Some(source), reader, out: VecDeque::new(), received: 0, ledger, permit, closing: None, clock }
@@ -151,7 +151,7 @@ impl Relay {
                 return Poll::Ready(Step::More(0));
             }
             let next = self.clock.next();
-            self.clock.sleep.as_mut().reset(next.into());
+            self.clock.sleep.as_mut().reset(next);
         }
     }
 

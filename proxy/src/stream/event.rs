@@ -33,7 +33,7 @@ impl<'a> RawEvent<'a> {
 
     /// Field names and values, comments left out.
     fn fields(&self) -> impl Iterator<Item = (&'a [u8], &'a [u8])> {
-        let mut rest = self.0.strip_prefix(b"\xef\xbb\xbf").unwrap_or(self.0);
+        let mut rest = self.0;
         std::iter::from_fn(move || {
             while !rest.is_empty() {
                 let end = memchr2(b'\n', b'\r', rest).unwrap_or(rest.len());
@@ -102,7 +102,6 @@ mod tests {
             ("data: 1\r\nid: 7\r\nevent: a\r\nevent: b\r\n\r\n", "b", Some("1")),
             ("data\ndata\n\n", "", Some("\n")),
             (": comment: data: 1\n\n", "", None),
-            ("\u{feff}data: 1\n\n", "", Some("1")),
             ("\ndata: after a late line feed\n\n", "", Some("after a late line feed")),
             ("retry: 10\n\n", "", None),
         ] {

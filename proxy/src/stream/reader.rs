@@ -28,7 +28,11 @@ pub struct SseReader {
     pending: BytesMut,
     limit: usize,
     line: Line,
+    begun: bool,
 }
+
+/// May stand before the first event.
+const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 
 /// Where in a line the scan stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -46,7 +50,7 @@ enum Line {
 impl SseReader {
     /// A reader that refuses events of more than `limit` bytes.
     pub fn new(limit: usize) -> Self {
-        Self { pending: BytesMut::new(), limit, line: Line::Start }
+        Self { pending: BytesMut::new(), limit, line: Line::Start, begun: false }
     }
 
     /// Takes the next chunk: calls `on_event` for each event that is now whole, in order, and appends their bytes to `whole`.
@@ -66,12 +70,12 @@ impl SseReader {
             };
             self.pending.extend_from_slice(&chunk.split_to(end));
             let event = self.pending.split().freeze();
-            on_event(RawEvent::new(&event));
+            on_event(self.event(&event));
             whole.push_back(event);
         }
         let mut done = 0;
         while let Some(length) = self.next_end(&chunk[done..]) {
-            on_event(RawEvent::new(&chunk[done..done + length]));
+            on_event(self.event(&chunk[done..done + length]));
             done += length;
         }
         if done > 0 {
@@ -83,6 +87,11 @@ impl SseReader {
     /// The bytes after the last whole event. Line ends alone are no event and lose nothing when they are forwarded.
     pub fn rest(&mut self) -> Bytes {
         self.pending.split().freeze()
+    }
+
+    fn event<'a>(&mut self, bytes: &'a [u8]) -> RawEvent<'a> {
+        let is_first = !std::mem::replace(&mut self.begun, true);
+        RawEvent::new(bytes.strip_prefix(BYTE_ORDER_MARK).filter(|_| is_first).unwrap_or(bytes))
     }
 
     fn keep(&mut self, rest: &[u8]) -> Result<(), EventTooLarge> {
@@ -164,6 +173,11 @@ mod tests {
             assert_eq!(whole.len() + rest.len(), text.len());
             assert!(rest.is_empty(), "{end:?} {rest:?}");
         }
+    }
+
+    #[test]
+    fn a_byte_order_mark_is_no_part_of_the_first_event() {
+        assert_eq!(read(&[b"\xef\xbb", b"\xbfdata: 1\n\ndata: 2\n\n"]).0, [event("", "1"), event("", "2")]);
     }
 
     #[test]

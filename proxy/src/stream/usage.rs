@@ -132,7 +132,7 @@ mod tests {
 
     #[test]
     fn nonsense_in_one_field_leaves_the_others() {
-        let tokens = fold(&[r#"{"input_tokens":"many","output_tokens":-3,"cache_read_input_tokens":9,"cache_creation":[1]}"#]);
+        let tokens = fold(&[r#"{"input_tokens":"many","output_tokens":-3,"cache_read_input_tokens":9,"cache_creation":"x"}"#]);
         assert_eq!(tokens, TokenUsage { cache_read: 9, ..TokenUsage::default() });
     }
 }
