@@ -134,6 +134,19 @@ pub async fn soft_delete(
     .map_err(RepositoryError::during("delete a Bedrock credential"))
 }
 
+/// How many pools, living users and living access keys name a credential.
+pub async fn used_by(connection: &mut PgConnection, id: Uuid) -> Result<i64> {
+    sqlx::query_scalar!(
+        r#"SELECT (SELECT count(*) FROM pools WHERE bedrock_key_id = $1)
+                + (SELECT count(*) FROM users WHERE bedrock_key_id = $1 AND deleted_at IS NULL)
+                + (SELECT count(*) FROM access_keys WHERE bedrock_key_id = $1 AND deleted_at IS NULL) AS "count!""#,
+        id,
+    )
+    .fetch_one(connection)
+    .await
+    .map_err(RepositoryError::during("count who names a credential"))
+}
+
 /// Namespace and uid of every living row of a cluster.
 pub async fn living(
     connection: &mut PgConnection,

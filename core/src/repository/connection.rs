@@ -12,6 +12,9 @@ use sqlx::{ConnectOptions as _, PgPool};
 
 use super::error::{RepositoryError, Result};
 
+/// A connection of a pool, given back when dropped.
+pub type PgPoolConnection = sqlx::pool::PoolConnection<sqlx::Postgres>;
+
 static MIGRATOR: Migrator = sqlx::migrate!("../migrations");
 
 /// Why a text is no database URL. Never carries the text, which holds a password.
@@ -68,6 +71,13 @@ pub struct ConnectOptions {
     pub acquire_timeout: Duration,
     /// The server ends a statement that takes longer.
     pub statement_timeout: Duration,
+}
+
+/// A connection to read by.
+pub async fn acquire(pool: &PgPool) -> Result<PgPoolConnection> {
+    pool.acquire()
+        .await
+        .map_err(RepositoryError::during("connect"))
 }
 
 /// A pool that connects when it is first used, so that a process can start while the database is away.

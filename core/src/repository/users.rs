@@ -145,6 +145,17 @@ pub async fn soft_delete(
     Ok(ended > 0)
 }
 
+/// How many living access keys a user has.
+pub async fn key_count(connection: &mut PgConnection, user_id: Uuid) -> Result<i64> {
+    sqlx::query_scalar!(
+        r#"SELECT count(*) AS "count!" FROM access_keys WHERE user_id = $1 AND deleted_at IS NULL"#,
+        user_id,
+    )
+    .fetch_one(connection)
+    .await
+    .map_err(RepositoryError::during("count a user's keys"))
+}
+
 /// Namespace and uid of every living row of a cluster.
 pub async fn living(
     connection: &mut PgConnection,

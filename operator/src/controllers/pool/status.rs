@@ -1,0 +1,34 @@
+//! The status of a `ProxyPool`.
+
+use kube::ResourceExt;
+use spillway_crds::{ProxyPool, ProxyPoolStatus};
+
+use super::super::conditions::{ACCEPTED, AVAILABLE, Problem, REFERENCES_RESOLVED, ReadyAs, judge};
+use super::super::outcome::Outcome;
+use super::super::world::ProxyState;
+use super::plan::Plan;
+use crate::resources::selector_text;
+
+/// What a reconciliation came to. `proxies` is none where no proxies are run for the pool.
+pub fn outcome(pool: &ProxyPool, url: &str, plan: &Plan, proxies: Option<ProxyState>) -> Outcome<ProxyPoolStatus> {
+    let mut problems = plan.problems.clone();
+    if let Some((reason, message)) = proxies.as_ref().and_then(|proxies| proxies.unavailable.clone()) {
+        problems.push(Problem { condition: AVAILABLE, reason, message });
+    }
+    let types: &[&'static str] =
+        if proxies.is_some() { &[ACCEPTED, REFERENCES_RESOLVED, AVAILABLE] } else { &[ACCEPTED, REFERENCES_RESOLVED] };
+    let ready = ReadyAs { reason: "Serving", message: "the pool serves as it says".to_owned() };
+    Outcome {
+        status: ProxyPoolStatus {
+            replicas: proxies.as_ref().map(|proxies| proxies.replicas),
+            ready_replicas: proxies.as_ref().map(|proxies| proxies.ready_replicas),
+            selector: proxies.is_some().then(|| selector_text(&pool.name_any())),
+            url: plan.may_run.then(|| url.to_owned()),
+            ..ProxyPoolStatus::default()
+        },
+        judgements: judge(types, &problems, &ready),
+        problems,
+        notices: Vec::new(),
+        again_in: None,
+    }
+}
