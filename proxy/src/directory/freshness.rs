@@ -7,13 +7,13 @@ use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 /// After this long without proof, keys are checked in Postgres.
-pub const UNPROVEN_AFTER: Duration = Duration::from_secs(1);
+pub(super) const UNPROVEN_AFTER: Duration = Duration::from_secs(1);
 /// After this long without proof, nothing in memory is believed any more.
-pub const EXPIRED_AFTER: Duration = Duration::from_hours(1);
+pub(super) const EXPIRED_AFTER: Duration = Duration::from_hours(1);
 
 /// What memory is worth.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Freshness {
+pub(super) enum Freshness {
     /// Changes arrive within a second.
     Current,
     /// Changes may have been missed.
@@ -24,7 +24,7 @@ pub enum Freshness {
 
 /// Knows when memory was last proven to be current, and which announced changes it holds.
 #[derive(Debug)]
-pub struct Proof {
+pub(super) struct Proof {
     epoch: Instant,
     proven_millis: AtomicI64,
     announced: AtomicU64,
@@ -33,7 +33,7 @@ pub struct Proof {
 
 impl Proof {
     /// Nothing is proven yet.
-    pub fn new() -> Self {
+    pub(super) fn new() -> Self {
         Self {
             epoch: Instant::now(),
             proven_millis: AtomicI64::new(i64::MIN / 2),
@@ -44,7 +44,7 @@ impl Proof {
     }
 
     /// What memory is worth now.
-    pub fn freshness(&self) -> Freshness {
+    pub(super) fn freshness(&self) -> Freshness {
         let age = self.millis(Instant::now()) - self.proven_millis.load(Ordering::Acquire);
         match u64::try_from(age).map_or(Duration::ZERO, Duration::from_millis) {
             age if age <= UNPROVEN_AFTER => Freshness::Current,
@@ -54,47 +54,47 @@ impl Proof {
     }
 
     /// Whether what is in memory may be relied on at all.
-    pub fn is_usable(&self) -> bool {
+    pub(super) fn is_usable(&self) -> bool {
         self.freshness() != Freshness::Expired
     }
 
     /// A change was announced, or may have been missed.
-    pub fn announce(&self) {
+    pub(super) fn announce(&self) {
         self.announced.fetch_add(1, Ordering::AcqRel);
     }
 
     /// The number of changes announced so far: to be taken before a load begins.
-    pub fn announced(&self) -> u64 {
+    pub(super) fn announced(&self) -> u64 {
         self.announced.load(Ordering::Acquire)
     }
 
     /// Whether every announced change is in memory.
-    pub fn is_up_to_date(&self) -> bool {
+    pub(super) fn is_up_to_date(&self) -> bool {
         self.announced() == self.loaded.load(Ordering::Acquire)
     }
 
     /// A load that began at `began`, with `announced` changes, was put into memory.
-    pub fn loaded(&self, began: Instant, announced: u64) {
+    pub(super) fn loaded(&self, began: Instant, announced: u64) {
         self.loaded.store(announced, Ordering::Release);
         self.answered(began);
     }
 
     /// The listener answered a probe that was sent at `asked`.
-    pub fn answered(&self, asked: Instant) {
+    pub(super) fn answered(&self, asked: Instant) {
         if self.is_up_to_date() {
             self.proven_millis.fetch_max(self.millis(asked), Ordering::AcqRel);
         }
     }
 
     /// What is in memory now was last proven `age` ago, by another process: never current, for this one heard nothing yet.
-    pub fn inherited(&self, age: Duration) {
+    pub(super) fn inherited(&self, age: Duration) {
         let age = age.max(UNPROVEN_AFTER + Duration::from_millis(1));
         let age = i64::try_from(age.as_millis()).unwrap_or(i64::MAX / 4);
         self.proven_millis.fetch_max(self.millis(Instant::now()) - age, Ordering::AcqRel);
     }
 
     /// Milliseconds since this was made.
-    pub fn millis(&self, at: Instant) -> i64 {
+    pub(super) fn millis(&self, at: Instant) -> i64 {
         i64::try_from(at.saturating_duration_since(self.epoch).as_millis()).unwrap_or(i64::MAX / 4)
     }
 }

@@ -15,7 +15,7 @@ const FORM: u32 = 1;
 
 /// Why the mirror could not be written or read.
 #[derive(Debug, thiserror::Error)]
-pub enum MirrorError {
+pub(super) enum MirrorError {
     /// The file could not be used.
     #[error("{} could not be used", path.display())]
     File {
@@ -42,7 +42,7 @@ struct Content<S> {
 
 /// The mirror of one pool.
 #[derive(Debug, Clone)]
-pub struct Mirror {
+pub(super) struct Mirror {
     path: PathBuf,
     cluster_id: String,
     namespace: String,
@@ -51,7 +51,7 @@ pub struct Mirror {
 
 impl Mirror {
     /// The mirror of this pool in `dir`.
-    pub fn new(dir: &Path, cluster_id: &str, namespace: &str, pool: &str) -> Self {
+    pub(super) fn new(dir: &Path, cluster_id: &str, namespace: &str, pool: &str) -> Self {
         Self {
             path: dir.join("directory.json"),
             cluster_id: cluster_id.to_owned(),
@@ -64,7 +64,7 @@ impl Mirror {
     ///
     /// # Errors
     /// The file cannot be written.
-    pub fn write(&self, snapshot: &PoolSnapshot) -> Result<(), MirrorError> {
+    pub(super) fn write(&self, snapshot: &PoolSnapshot) -> Result<(), MirrorError> {
         let json = serde_json::to_vec(&Content { form: FORM, cluster_id: self.cluster_id.clone(), snapshot })?;
         let new = self.path.with_extension("json.new");
         let written = || -> io::Result<()> {
@@ -81,7 +81,7 @@ impl Mirror {
     ///
     /// # Errors
     /// There is no file yet, or it cannot be changed.
-    pub fn touch(&self) -> Result<(), MirrorError> {
+    pub(super) fn touch(&self) -> Result<(), MirrorError> {
         let touched = || File::options().write(true).open(&self.path)?.set_modified(SystemTime::now());
         touched().map_err(|source| self.unusable(source))
     }
@@ -90,7 +90,7 @@ impl Mirror {
     ///
     /// # Errors
     /// It cannot be read, or is not of this pool.
-    pub fn read(&self) -> Result<Option<(PoolSnapshot, Duration)>, MirrorError> {
+    pub(super) fn read(&self) -> Result<Option<(PoolSnapshot, Duration)>, MirrorError> {
         let json = match fs::read(&self.path) {
             Ok(json) => json,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),

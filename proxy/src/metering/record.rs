@@ -21,7 +21,7 @@ const INTERRUPTED_OUTPUT_TOKENS: u64 = 256;
 const MAX_MODEL_CHARS: usize = 256;
 
 /// The record of a call that is being served.
-pub fn opened(call: &Call) -> UsageRecord {
+pub(super) fn opened(call: &Call) -> UsageRecord {
     let admission = &call.admission;
     let (caller, pool, head) = (&admission.caller, &admission.pool, &call.head);
     let tokens = TokenUsage {
@@ -62,7 +62,7 @@ pub fn opened(call: &Call) -> UsageRecord {
 }
 
 /// The final form of an opened record.
-pub fn closed(opened: UsageRecord, outcome: Outcome, pool: &PoolView) -> UsageRecord {
+pub(super) fn closed(opened: UsageRecord, outcome: Outcome, pool: &PoolView) -> UsageRecord {
     let (price, price_source) = price(pool, &opened.model, outcome.upstream_model.as_deref());
     let abandoned = outcome.abandoned.map(|attempt| {
         let (price, _) = self::price(pool, &opened.model, attempt.upstream_model.as_deref());

@@ -21,7 +21,7 @@ async fn request_and_answer_pass_unchanged_and_are_metered() {
     for stream in [false, true] {
         let mut stack = Stack::start(Setup::default()).await;
         stack.fakes.plan.next(Script::text("a story of some length").usage(USAGE));
-        let body = format!(r#" {{"model":"claude-sonnet-4-5" , "unheard_of": 1e2,"stream":{stream},"max_tokens":9,"messages":[]}}"#);
+        let body = format!(r#" {{"model":"claude-sonnet-4-5" , "unheard_of": 1e2,"stream":{stream},"max_tokens":9,"messages":[{{"role":"user","content":"a"}}]}}"#);
         let response = stack
             .client
             .post(format!("{}/ak/path-key/v1/messages?beta=true&x=%20", stack.url))
@@ -32,6 +32,7 @@ async fn request_and_answer_pass_unchanged_and_are_metered() {
             .header("x-amz-date", "now")
             .header("anthropic-beta", "new-beta-2027-01-01")
             .header("anthropic-version", "2023-06-01")
+            .header("content-type", "application/json")
             .header("accept-encoding", "gzip, br")
             .header("x-unheard-of", "yes")
             .body(body.clone())

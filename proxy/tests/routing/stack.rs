@@ -22,13 +22,13 @@ use url::Url;
 use uuid::Uuid;
 
 /// The client's model, and what it is mapped to.
-pub const MODEL: &str = "claude-sonnet-4-5";
-pub const BEDROCK_MODEL: &str = "eu.anthropic.claude-sonnet-4-5-20250929-v1:0";
+pub(crate) const MODEL: &str = "claude-sonnet-4-5";
+pub(crate) const BEDROCK_MODEL: &str = "eu.anthropic.claude-sonnet-4-5-20250929-v1:0";
 /// Long enough for anything that is bound to happen.
-pub const LIMIT: Duration = Duration::from_secs(20);
+pub(crate) const LIMIT: Duration = Duration::from_secs(20);
 
 /// What a stack is made of.
-pub struct Setup {
+pub(crate) struct Setup {
     pub plan: bool,
     pub bedrock: Option<BedrockSecret>,
     pub bedrock_model: &'static str,
@@ -65,13 +65,13 @@ impl Default for Setup {
 }
 
 impl Setup {
-    pub fn plan_only() -> Self {
+    pub(crate) fn plan_only() -> Self {
         Self { bedrock: None, ..Self::default() }
     }
 }
 
 /// A running stack.
-pub struct Stack {
+pub(crate) struct Stack {
     pub fakes: FakeUpstreams,
     pub router: Arc<Router>,
     pub url: String,
@@ -87,7 +87,7 @@ struct Served {
 }
 
 impl Stack {
-    pub async fn start(setup: Setup) -> Self {
+    pub(crate) async fn start(setup: Setup) -> Self {
         let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
         let fakes = FakeUpstreams::start().await.unwrap();
         let (plan_url, bedrock_url) = (Url::parse(&fakes.plan_url).unwrap(), Url::parse(&fakes.bedrock_url).unwrap());
@@ -144,26 +144,30 @@ impl Stack {
     }
 
     /// Sends a message.
-    pub async fn send(&self, stream: bool) -> reqwest::Response {
+    pub(crate) async fn send(&self, stream: bool) -> reqwest::Response {
         self.request(stream).send().await.unwrap()
     }
 
-    pub fn request(&self, stream: bool) -> reqwest::RequestBuilder {
-        self.client.post(format!("{}/v1/messages", self.url)).header("content-type", "application/json").body(body(stream).to_string())
+    pub(crate) fn request(&self, stream: bool) -> reqwest::RequestBuilder {
+        self.client
+            .post(format!("{}/v1/messages", self.url))
+            .header("anthropic-version", "2023-06-01")
+            .header("content-type", "application/json")
+            .body(body(stream).to_string())
     }
 
     /// The next call's outcome.
-    pub async fn outcome(&mut self) -> Outcome {
+    pub(crate) async fn outcome(&mut self) -> Outcome {
         tokio::time::timeout(LIMIT, self.outcomes.recv()).await.unwrap().unwrap()
     }
 
     /// Asserts that nothing more was metered than what was asked for.
-    pub fn assert_metered_once(&mut self) {
+    pub(crate) fn assert_metered_once(&mut self) {
         assert!(self.outcomes.try_recv().is_err(), "a call was metered twice");
     }
 }
 
-pub fn body(stream: bool) -> Value {
+pub(crate) fn body(stream: bool) -> Value {
     json!({"model": MODEL, "max_tokens": 64, "stream": stream, "messages": [{"role": "user", "content": "Grüße aus Köln"}]})
 }
 
@@ -200,7 +204,7 @@ async fn serve(State(served): State<Arc<Served>>, request: Request) -> Response 
 }
 
 /// The events of a stream as names and data.
-pub fn events(text: &str) -> Vec<(String, Value)> {
+pub(crate) fn events(text: &str) -> Vec<(String, Value)> {
     assert!(text.is_empty() || text.ends_with("\n\n"), "half an event: {text:?}");
     text.split("\n\n")
         .filter(|event| !event.is_empty())
@@ -214,12 +218,12 @@ pub fn events(text: &str) -> Vec<(String, Value)> {
 }
 
 /// The text of a stream's deltas.
-pub fn text(events: &[(String, Value)]) -> String {
+pub(crate) fn text(events: &[(String, Value)]) -> String {
     events.iter().filter_map(|(_, data)| data["delta"]["text"].as_str()).collect()
 }
 
 /// The `error.type` that a stream ends with, if it ends so.
-pub fn final_error(events: &[(String, Value)]) -> Option<&str> {
+pub(crate) fn final_error(events: &[(String, Value)]) -> Option<&str> {
     let (name, data) = events.last()?;
     (name == "error").then(|| data["error"]["type"].as_str().unwrap())
 }
