@@ -132,10 +132,24 @@ fn broken<R: std::fmt::Debug + Send + Sync + 'static>(error: SdkError<ResponseSt
     match error {
         SdkError::ServiceError(refused) => {
             let refused = refused.into_err();
-            tracing::warn!(code = refused.code(), message = refused.message(), "bedrock ended its stream with an error");
-            BrokenReply::Reported(errors::to_anthropic(500, refused.code(), refused.message()).1)
+            let code = code_of(&refused);
+            tracing::warn!(code, message = refused.message(), "bedrock ended its stream with an error");
+            BrokenReply::Reported(errors::to_anthropic(500, code, refused.message()).1)
         }
         other => BrokenReply::Connection(text_of(other)),
+    }
+}
+
+/// The code of an error in a stream: the SDK tells those it knows by type alone.
+fn code_of(error: &ResponseStreamError) -> Option<&str> {
+    match error {
+        ResponseStreamError::InternalServerException(_) => Some("InternalServerException"),
+        ResponseStreamError::ModelStreamErrorException(_) => Some("ModelStreamErrorException"),
+        ResponseStreamError::ModelTimeoutException(_) => Some("ModelTimeoutException"),
+        ResponseStreamError::ServiceUnavailableException(_) => Some("ServiceUnavailableException"),
+        ResponseStreamError::ThrottlingException(_) => Some("ThrottlingException"),
+        ResponseStreamError::ValidationException(_) => Some("ValidationException"),
+        other => other.code(),
     }
 }
 
