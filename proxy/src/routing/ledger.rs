@@ -41,10 +41,14 @@ pub(super) enum Count {
 
 impl Ledger {
     pub(super) fn new(call: &Call, ticket: Ticket) -> Self {
+        Self::of(ticket, call.received_at, call.body.len())
+    }
+
+    pub(super) fn of(ticket: Ticket, received_at: Instant, request_bytes: usize) -> Self {
         Self {
             ticket: Some(ticket),
-            received_at: call.received_at,
-            request_bytes: call.body.len(),
+            received_at,
+            request_bytes,
             attempt: None,
             fallback: None,
             abandoned: None,

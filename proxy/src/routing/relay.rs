@@ -27,7 +27,7 @@ pub(super) struct Relay {
     source: Option<ChunkStream>,
     reader: SseReader,
     out: VecDeque<Bytes>,
-    received: usize,
+    begun: bool,
     pub(super) ledger: Ledger,
     /// Set while asking the Plan: what the stream tells about it is not settled yet.
     pub(super) permit: Option<Permit>,
@@ -56,8 +56,9 @@ struct Clock {
 }
 
 impl Clock {
-    fn next(&self) -> Instant {
-        self.pace.ping.map_or(self.due, |silence| self.due.min(self.sent + silence))
+    fn set(&mut self) {
+        let next = self.pace.ping.map_or(self.due, |silence| self.due.min(self.sent + silence));
+        self.sleep.as_mut().reset(next);
     }
 }
 
@@ -107,9 +108,10 @@ impl Relay {
     pub(super) fn new(source: ChunkStream, ledger: Ledger, permit: Option<Permit>, pace: Pace) -> Self {
         let sent = Instant::now();
         let sleep = Box::pin(tokio::time::sleep_until(pace.first_byte));
-        let clock = Clock { pace, due: pace.first_byte, sent, sleep };
+        let mut clock = Clock { pace, due: pace.first_byte, sent, sleep };
+        clock.set();
         let reader = SseReader::new(MAX_EVENT);
-        Self { source: Some(source), reader, out: VecDeque::new(), received: 0, ledger, permit, closing: None, clock }
+        Self { source: Some(source), reader, out: VecDeque::new(), begun: false, ledger, permit, closing: None, clock }
     }
 
     /// Takes in the next chunk, or the end.
@@ -127,10 +129,14 @@ impl Relay {
         }
         let length = chunk.bytes.len();
         let fits = self.reader.push(chunk.bytes, &mut self.out, |event| tap.on_event(event));
-        if tap.take_progress() || self.received == 0 {
+        let is_first = !std::mem::replace(&mut self.begun, true);
+        if tap.take_progress() || is_first {
             self.clock.due = Instant::now() + self.clock.pace.idle;
         }
-        self.received += length;
+        if is_first {
+            // Later deadlines only move back, this one may come sooner than the first byte's.
+            self.clock.set();
+        }
         Poll::Ready(match fits {
             Ok(()) => Step::More(length),
             Err(_) => Step::End(End::TooLarge),
@@ -150,8 +156,7 @@ impl Relay {
                 self.out.push_back(PING);
                 return Poll::Ready(Step::More(0));
             }
-            let next = self.clock.next();
-            self.clock.sleep.as_mut().reset(next);
+            self.clock.set();
         }
     }
 
@@ -225,4 +230,109 @@ impl Relay {
 /// The usage status of a call that failed so.
 pub(super) fn status_of(failure: Failure) -> UsageStatus {
     if failure == Failure::Client { UsageStatus::ClientError } else { UsageStatus::UpstreamError }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures::StreamExt as _;
+    use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
+
+    use super::*;
+    use crate::adapter::Chunk;
+    use crate::call::{Outcome, Ticket};
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    fn ledger() -> (Ledger, UnboundedReceiver<Outcome>) {
+        let (sender, outcomes) = unbounded_channel();
+        let received_at = std::time::Instant::now();
+        let ticket = Ticket::new(received_at, move |outcome| {
+            sender.send(outcome).ok();
+            Closing::done()
+        });
+        (Ledger::of(ticket, received_at, 0), outcomes)
+    }
+
+    fn chunk(text: &'static str) -> Result<Chunk, BrokenReply> {
+        Ok(Bytes::from_static(text.as_bytes()).into())
+    }
+
+    async fn next(relay: &mut Relay) -> Option<String> {
+        let bytes = std::future::poll_fn(|cx| relay.poll_bytes(cx)).await?;
+        Some(String::from_utf8(bytes.to_vec()).unwrap())
+    }
+
+    fn pace(ping: Option<Duration>) -> Pace {
+        Pace { first_byte: Instant::now() + SECOND * 300, idle: SECOND * 40, ping }
+    }
+
+    const STOP: &str = "event: message_stop\ndata: {}\n\n";
+
+    #[tokio::test(start_paused = true)]
+    async fn a_silent_stream_is_kept_alive_by_pings_until_it_has_been_silent_too_long() {
+        let source = futures::stream::iter([chunk("event: message_start\ndata: {}\n\n")]).chain(futures::stream::pending());
+        let (ledger, _outcomes) = ledger();
+        let mut relay = Relay::new(Box::pin(source), ledger, None, pace(Some(SECOND * 15)));
+        let started = Instant::now();
+        let mut seen = Vec::new();
+        while let Some(text) = next(&mut relay).await {
+            seen.push((started.elapsed().as_secs(), text.split(['\n', ' ']).nth(1).unwrap().to_owned()));
+        }
+        let seen: Vec<(u64, &str)> = seen.iter().map(|(at, name)| (*at, name.as_str())).collect();
+        assert_eq!(seen, [(0, "message_start"), (15, "ping"), (30, "ping"), (40, "error")]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn pings_of_the_upstream_are_no_progress() {
+        let pings = futures::stream::unfold((), async |()| {
+            tokio::time::sleep(SECOND * 10).await;
+            Some((chunk("event: ping\ndata: {}\n\n"), ()))
+        });
+        let (ledger, _outcomes) = ledger();
+        let mut relay = Relay::new(Box::pin(pings), ledger, None, pace(None));
+        let started = Instant::now();
+        let mut last = String::new();
+        while let Some(text) = next(&mut relay).await {
+            last = text;
+        }
+        assert!(last.contains("timeout_error"));
+        assert_eq!(started.elapsed().as_secs(), 50, "forty seconds after the first byte");
+    }
+
+    #[tokio::test]
+    async fn the_last_events_leave_when_the_usage_is_durable() {
+        let (acknowledge, acknowledged) = tokio::sync::oneshot::channel();
+        let received_at = std::time::Instant::now();
+        let ticket = Ticket::new(received_at, move |_| Closing::after(acknowledged));
+        let source = futures::stream::iter([chunk("event: content_block_delta\ndata: {}\n\n"), chunk(STOP)]);
+        let mut relay = Relay::new(Box::pin(source), Ledger::of(ticket, received_at, 0), None, pace(None));
+        assert!(next(&mut relay).await.unwrap().contains("content_block_delta"));
+        assert!(futures::poll!(std::pin::pin!(next(&mut relay))).is_pending());
+        acknowledge.send(()).unwrap();
+        assert_eq!(next(&mut relay).await.as_deref(), Some(STOP));
+        assert_eq!(next(&mut relay).await, None);
+    }
+
+    #[tokio::test]
+    async fn an_event_without_end_is_cut_off() {
+        let piece = Bytes::from(vec![b'x'; 1024 * 1024]);
+        let source = futures::stream::repeat_with(move || Ok(Chunk::from(piece.clone())));
+        let (ledger, mut outcomes) = ledger();
+        let mut relay = Relay::new(Box::pin(source), ledger, None, pace(None));
+        assert!(next(&mut relay).await.unwrap().contains("too large"));
+        assert_eq!(next(&mut relay).await, None);
+        assert_eq!(outcomes.recv().await.unwrap().status, UsageStatus::UpstreamError);
+    }
+
+    #[tokio::test]
+    async fn line_ends_behind_the_last_event_are_forwarded_and_half_events_not() {
+        for (tail, expected) in [("\r\n", Some("\r\n")), ("event: half", None)] {
+            let (ledger, mut outcomes) = ledger();
+            let source = futures::stream::iter([chunk(STOP), Ok(Bytes::from(tail).into())]);
+            let mut relay = Relay::new(Box::pin(source), ledger, None, pace(None));
+            assert_eq!(next(&mut relay).await.as_deref(), Some(STOP));
+            assert_eq!(next(&mut relay).await.as_deref(), expected);
+            assert_eq!(outcomes.recv().await.unwrap().status, UsageStatus::Ok);
+        }
+    }
 }
