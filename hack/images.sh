@@ -6,18 +6,18 @@
 
 registry=${REGISTRY:-localhost}
 declare -A program=([operator]=spillway-operator [proxy]=spillway-proxy [fake-upstream]=fake-upstream)
-declare -A package=([operator]=spillway-operator [proxy]=spillway-proxy [fake-upstream]=spillway-e2e)
 certificates=/etc/ssl/certs/ca-certificates.crt
 
 main() {
   install_packages buildah=buildah strip=binutils "$certificates=ca-certificates"
-  local name packages=()
+  local name bins=()
   for name in "$@"; do
-    [[ $name == postgres ]] || packages+=(-p "${package[$name]:?no image of that name: $name}" --bin "${program[$name]}")
+    [[ $name == postgres ]] || bins+=(--bin "${program[$name]:?no image of that name: $name}")
   done
-  if ((${#packages[@]})); then
+  if ((${#bins[@]})); then
     cargo_env
-    (cd "$ROOT" && cargo build --quiet --locked "${packages[@]}" >&2)
+    # The whole workspace, as tests do: a part of it would be compiled with other features, and compiled again.
+    (cd "$ROOT" && cargo build --quiet --locked --workspace "${bins[@]}" >&2)
   fi
   mkdir -p "$CACHE/images"
   for name in "$@"; do image "$name"; done
@@ -52,10 +52,10 @@ build() {
     cp -L "$certificates" "$context/context/ca-certificates.crt"
     cp "$ROOT/images/$name.Containerfile" "$context/context/Containerfile"
   fi
-  "${buildah[@]}" bud --quiet --isolation chroot --tag "$reference" --file "$context/context/Containerfile" "$context/context" >&2
-  "${buildah[@]}" push --quiet "$reference" "oci-archive:$archive.new:$reference" >&2
+  "${buildah[@]}" bud --quiet --isolation chroot --tag "$reference" --file "$context/context/Containerfile" "$context/context" >/dev/null
+  "${buildah[@]}" push --quiet "$reference" "oci-archive:$archive.new:$reference" >/dev/null
   mv "$archive.new" "$archive"
-  "${buildah[@]}" rmi --all --force >&2 || true
+  "${buildah[@]}" rmi --all --force >/dev/null || true
   rm -rf "$context"
 }
 

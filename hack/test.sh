@@ -77,7 +77,7 @@ stage_format() {
 stage_shell() {
   install_packages shellcheck=shellcheck
   local scripts
-  mapfile -t scripts < <(git ls-files '*.sh' .ci/run hack/sqlx-check)
+  mapfile -t scripts < <(git ls-files '*.sh' .ci/run)
   shellcheck --external-sources "${scripts[@]}"
 }
 
@@ -97,7 +97,7 @@ stage_advisories() {
 
 stage_drift() { hack/crds.sh --check; }
 
-stage_sqlx() { hack/with-postgres.sh hack/sqlx-check; }
+stage_sqlx() { hack/with-postgres.sh hack/sqlx.sh check; }
 
 stage_clippy() { cargo clippy --locked --workspace --all-targets -- -D warnings; }
 

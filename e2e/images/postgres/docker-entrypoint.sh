@@ -7,14 +7,18 @@ if [ "${1#-}" != "$1" ]; then
 	set -- postgres "$@"
 fi
 
+if [ "$1" = postgres ]; then
+	mkdir -p "$PGDATA"
+	# At every start: a volume's fsGroup opens the directory to the group, which the server refuses.
+	chmod 700 "$PGDATA"
+fi
+
 if [ "$1" = postgres ] && [ ! -s "$PGDATA/PG_VERSION" ]; then
 	if [ -n "${POSTGRES_PASSWORD_FILE:-}" ]; then
 		POSTGRES_PASSWORD=$(cat "$POSTGRES_PASSWORD_FILE")
 	fi
 	: "${POSTGRES_PASSWORD:?set POSTGRES_PASSWORD or POSTGRES_PASSWORD_FILE}"
 	user=${POSTGRES_USER:-postgres}
-	mkdir -p "$PGDATA"
-	chmod 700 "$PGDATA"
 	echo "$POSTGRES_PASSWORD" >/tmp/password
 	initdb --pgdata "$PGDATA" --username "$user" --pwfile /tmp/password --auth-local trust --auth-host scram-sha-256 \
 		--encoding UTF8 --locale C.UTF-8
