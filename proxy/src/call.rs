@@ -129,7 +129,9 @@ pub struct PlanCredential {
 
 impl fmt::Debug for PlanCredential {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("PlanCredential").field("id", &self.id).finish_non_exhaustive()
+        f.debug_struct("PlanCredential")
+            .field("id", &self.id)
+            .finish_non_exhaustive()
     }
 }
 
@@ -148,7 +150,10 @@ pub struct BedrockCredential {
 
 impl fmt::Debug for BedrockCredential {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("BedrockCredential").field("id", &self.id).field("region", &self.region).finish_non_exhaustive()
+        f.debug_struct("BedrockCredential")
+            .field("id", &self.id)
+            .field("region", &self.region)
+            .finish_non_exhaustive()
     }
 }
 
@@ -205,13 +210,21 @@ pub struct Ticket {
 
 impl Ticket {
     /// A ticket whose close record is handed over by `close`, which must neither block nor need a later poll to take effect.
-    pub fn new(received_at: Instant, close: impl FnOnce(Outcome) -> Closing + Send + Sync + 'static) -> Self {
-        Self { close: Some(Box::new(close)), received_at }
+    pub fn new(
+        received_at: Instant,
+        close: impl FnOnce(Outcome) -> Closing + Send + Sync + 'static,
+    ) -> Self {
+        Self {
+            close: Some(Box::new(close)),
+            received_at,
+        }
     }
 
     /// Hands the outcome over at once; the returned future resolves when it is durable and may be dropped.
     pub fn finish(mut self, outcome: Outcome) -> Closing {
-        self.close.take().map_or_else(Closing::done, |close| close(outcome))
+        self.close
+            .take()
+            .map_or_else(Closing::done, |close| close(outcome))
     }
 }
 

@@ -220,33 +220,29 @@ fn is_plain(url: &Url) -> bool {
 pub fn is_public(address: IpAddr) -> bool {
     match address {
         IpAddr::V4(address) => is_public_v4(address),
-        IpAddr::V6(address) => match embedded_v4(address) {
-            Some(embedded) => is_public_v4(embedded),
-            // Global unicast is 2000::/3; 2001:db8::/32 is documentation, 2001::/23 protocol assignments, 3fff::/20 documentation.
-            None => {
-                let segments = address.segments();
-                segments[0] & 0xe000 == 0x2000
-                    && !(segments[0] == 0x2001 && (segments[1] == 0x0db8 || segments[1] < 0x0200))
-                    && !(segments[0] == 0x3fff && segments[1] < 0x1000)
-            }
-        },
+        IpAddr::V6(address) => {
+            embedded_v4(address).map_or_else(|| is_public_v6(address), is_public_v4)
+        }
     }
+}
+
+/// Global unicast is `2000::/3`, of which `2001::/23` is for protocols, `2001:db8::/32` and `3fff::/20` for documentation.
+fn is_public_v6(address: Ipv6Addr) -> bool {
+    let segments = address.segments();
+    segments[0] & 0xe000 == 0x2000
+        && !(segments[0] == 0x2001 && (segments[1] == 0x0db8 || segments[1] < 0x0200))
+        && !(segments[0] == 0x3fff && segments[1] < 0x1000)
 }
 
 /// The IPv4 address that is reached through a mapped (`::ffff:0:0/96`), NAT64 (`64:ff9b::/96`) or 6to4 (`2002::/16`) one.
 fn embedded_v4(address: Ipv6Addr) -> Option<Ipv4Addr> {
-    let s = address.segments();
-    let join = |high: u16, low: u16| {
-        let ([a, b], [c, d]) = (high.to_be_bytes(), low.to_be_bytes());
-        Ipv4Addr::new(a, b, c, d)
+    let ([0, 0, 0, 0, 0, 0xffff, high, low]
+    | [0x0064, 0xff9b, 0, 0, 0, 0, high, low]
+    | [0x2002, high, low, ..]) = address.segments()
+    else {
+        return None;
     };
-    match s {
-        [0, 0, 0, 0, 0, 0xffff, high, low] | [0x0064, 0xff9b, 0, 0, 0, 0, high, low] => {
-            Some(join(high, low))
-        }
-        [0x2002, high, low, ..] => Some(join(high, low)),
-        _ => None,
-    }
+    Some(Ipv4Addr::from_bits(u32::from(high) << 16 | u32::from(low)))
 }
 
 fn is_public_v4(address: Ipv4Addr) -> bool {

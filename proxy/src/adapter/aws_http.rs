@@ -1,6 +1,8 @@
 //! Lets the AWS SDK use the shared connections, so that the rules for upstreams hold for it too.
 
-use aws_smithy_runtime_api::client::http::{HttpClient, HttpConnector, HttpConnectorFuture, HttpConnectorSettings, SharedHttpConnector};
+use aws_smithy_runtime_api::client::http::{
+    HttpClient, HttpConnector, HttpConnectorFuture, HttpConnectorSettings, SharedHttpConnector,
+};
 use aws_smithy_runtime_api::client::orchestrator::{HttpRequest, HttpResponse};
 use aws_smithy_runtime_api::client::result::ConnectorError;
 use aws_smithy_runtime_api::client::runtime_components::RuntimeComponents;
@@ -21,7 +23,11 @@ impl AwsHttpClient {
 }
 
 impl HttpClient for AwsHttpClient {
-    fn http_connector(&self, _: &HttpConnectorSettings, _: &RuntimeComponents) -> SharedHttpConnector {
+    fn http_connector(
+        &self,
+        _: &HttpConnectorSettings,
+        _: &RuntimeComponents,
+    ) -> SharedHttpConnector {
         self.0.clone()
     }
 }
@@ -38,11 +44,18 @@ impl HttpConnector for AwsHttpConnector {
     fn call(&self, request: HttpRequest) -> HttpConnectorFuture {
         let client = self.0.clone();
         HttpConnectorFuture::new(async move {
-            let request = request.try_into_http1x().map_err(|error| ConnectorError::user(error.into()))?;
+            let request = request
+                .try_into_http1x()
+                .map_err(|error| ConnectorError::user(error.into()))?;
             let response = client.request(request).await.map_err(|error| {
-                if error.is_connect() { ConnectorError::io(error.into()) } else { ConnectorError::other(error.into(), None) }
+                if error.is_connect() {
+                    ConnectorError::io(error.into())
+                } else {
+                    ConnectorError::other(error.into(), None)
+                }
             })?;
-            HttpResponse::try_from(response.map(SdkBody::from_body_1_x)).map_err(|error| ConnectorError::other(error.into(), None))
+            HttpResponse::try_from(response.map(SdkBody::from_body_1_x))
+                .map_err(|error| ConnectorError::other(error.into(), None))
         })
     }
 }

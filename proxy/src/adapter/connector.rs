@@ -51,10 +51,17 @@ pub(super) struct GuardedConnector {
 
 impl GuardedConnector {
     /// A connector that gives up after `timeout`.
-    pub(super) fn new(allowed: Arc<AllowedUpstreams>, tls: &ClientConfig, timeout: Duration) -> Self {
+    pub(super) fn new(
+        allowed: Arc<AllowedUpstreams>,
+        tls: &ClientConfig,
+        timeout: Duration,
+    ) -> Self {
         Self {
             allowed,
-            public: https(tls, HttpConnector::new_with_resolver(PublicResolver(GaiResolver::new()))),
+            public: https(
+                tls,
+                HttpConnector::new_with_resolver(PublicResolver(GaiResolver::new())),
+            ),
             any: https(tls, HttpConnector::new_with_resolver(GaiResolver::new())),
             timeout,
         }
@@ -66,10 +73,16 @@ fn https<R>(tls: &ClientConfig, mut http: HttpConnector<R>) -> HttpsConnector<Ht
     http.enforce_http(false);
     http.set_nodelay(true);
     http.set_keepalive(Some(TCP_KEEPALIVE));
-    hyper_rustls::HttpsConnectorBuilder::new().with_tls_config(tls.clone()).https_or_http().enable_http1().wrap_connector(http)
+    hyper_rustls::HttpsConnectorBuilder::new()
+        .with_tls_config(tls.clone())
+        .https_or_http()
+        .enable_http1()
+        .wrap_connector(http)
 }
 
-type Connecting = Pin<Box<dyn Future<Output = Result<MaybeHttpsStream<TokioIo<TcpStream>>, ConnectError>> + Send>>;
+type Connecting = Pin<
+    Box<dyn Future<Output = Result<MaybeHttpsStream<TokioIo<TcpStream>>, ConnectError>> + Send>,
+>;
 
 impl Service<Uri> for GuardedConnector {
     type Response = MaybeHttpsStream<TokioIo<TcpStream>>;
@@ -82,8 +95,14 @@ impl Service<Uri> for GuardedConnector {
 
     fn call(&mut self, uri: Uri) -> Connecting {
         let timeout = self.timeout;
-        let origin = format!("{}://{}", uri.scheme_str().unwrap_or_default(), uri.authority().map_or("", |host| host.as_str()));
-        let reach = Url::parse(&origin).map_err(ConnectError::Uri).and_then(|url| Ok(self.allowed.check(&url)?));
+        let origin = format!(
+            "{}://{}",
+            uri.scheme_str().unwrap_or_default(),
+            uri.authority().map_or("", |host| host.as_str())
+        );
+        let reach = Url::parse(&origin)
+            .map_err(ConnectError::Uri)
+            .and_then(|url| Ok(self.allowed.check(&url)?));
         let connecting = match reach {
             Ok(Reach::Public) => self.public.call(uri),
             Ok(Reach::Any) => self.any.call(uri),
@@ -120,8 +139,12 @@ impl Service<Name> for PublicResolver {
 }
 
 /// The public ones of `addresses`; an error if there is none.
-fn public_only(addresses: impl Iterator<Item = SocketAddr>) -> io::Result<std::vec::IntoIter<SocketAddr>> {
-    let public: Vec<SocketAddr> = addresses.filter(|address| is_public(address.ip())).collect();
+fn public_only(
+    addresses: impl Iterator<Item = SocketAddr>,
+) -> io::Result<std::vec::IntoIter<SocketAddr>> {
+    let public: Vec<SocketAddr> = addresses
+        .filter(|address| is_public(address.ip()))
+        .collect();
     if public.is_empty() {
         return Err(io::Error::new(
             io::ErrorKind::PermissionDenied,
@@ -142,28 +165,47 @@ mod tests {
             .unwrap()
             .with_root_certificates(rustls::RootCertStore::empty())
             .with_no_client_auth();
-        GuardedConnector::new(Arc::new(allowed.parse().unwrap()), &tls, Duration::from_secs(5))
+        GuardedConnector::new(
+            Arc::new(allowed.parse().unwrap()),
+            &tls,
+            Duration::from_secs(5),
+        )
     }
 
     #[tokio::test]
     async fn a_listed_origin_is_reached_on_loopback() {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let origin = format!("http://{}", listener.local_addr().unwrap());
-        assert!(connector(&origin).call(origin.parse().unwrap()).await.is_ok());
+        assert!(
+            connector(&origin)
+                .call(origin.parse().unwrap())
+                .await
+                .is_ok()
+        );
     }
 
     #[tokio::test]
     async fn other_origins_are_refused_before_anything_is_sent() {
-        for uri in ["http://127.0.0.1:1/", "https://evil.example/", "http://api.anthropic.com/"] {
-            let refused = connector("api.anthropic.com").call(uri.parse().unwrap()).await;
+        for uri in [
+            "http://127.0.0.1:1/",
+            "https://evil.example/",
+            "http://api.anthropic.com/",
+        ] {
+            let refused = connector("api.anthropic.com")
+                .call(uri.parse().unwrap())
+                .await;
             assert!(matches!(refused, Err(ConnectError::Refused(_))), "{uri}");
         }
     }
 
     #[tokio::test]
     async fn a_name_that_points_to_a_private_address_is_refused() {
-        let refused = connector("localhost").call("https://localhost:1/".parse().unwrap()).await;
-        let Err(ConnectError::Failed(error)) = refused else { panic!("it connected") };
+        let refused = connector("localhost")
+            .call("https://localhost:1/".parse().unwrap())
+            .await;
+        let Err(ConnectError::Failed(error)) = refused else {
+            panic!("it connected")
+        };
         let mut source: Option<&(dyn std::error::Error + 'static)> = Some(error.as_ref());
         let texts = std::iter::from_fn(|| {
             let error = source.take()?;

@@ -30,12 +30,21 @@ struct Fields<'a> {
 impl ErrorBody {
     /// An error of this type and message.
     pub fn new(kind: impl Into<Cow<'static, str>>, message: impl Into<Cow<'static, str>>) -> Self {
-        Self { kind: kind.into(), message: message.into() }
+        Self {
+            kind: kind.into(),
+            message: message.into(),
+        }
     }
 
     /// The body as JSON.
     pub fn to_bytes(&self) -> Bytes {
-        let envelope = Envelope { r#type: "error", error: Fields { r#type: &self.kind, message: &self.message } };
+        let envelope = Envelope {
+            r#type: "error",
+            error: Fields {
+                r#type: &self.kind,
+                message: &self.message,
+            },
+        };
         // Strings always serialise.
         serde_json::to_vec(&envelope).unwrap_or_default().into()
     }
@@ -48,6 +57,9 @@ mod tests {
     #[test]
     fn the_shape_is_anthropics() {
         let body = ErrorBody::new("api_error", "it \"broke\"").to_bytes();
-        assert_eq!(&body[..], br#"{"type":"error","error":{"type":"api_error","message":"it \"broke\""}}"#);
+        assert_eq!(
+            &body[..],
+            br#"{"type":"error","error":{"type":"api_error","message":"it \"broke\""}}"#
+        );
     }
 }

@@ -1,8 +1,8 @@
 //! Which headers pass between client and upstream.
 
 use http::header::{
-    ACCEPT_ENCODING, AUTHORIZATION, CONNECTION, CONTENT_ENCODING, CONTENT_LENGTH, COOKIE, EXPECT, FORWARDED, HOST, TE, TRAILER, TRANSFER_ENCODING,
-    UPGRADE,
+    ACCEPT_ENCODING, AUTHORIZATION, CONNECTION, CONTENT_ENCODING, CONTENT_LENGTH, COOKIE, EXPECT,
+    FORWARDED, HOST, TE, TRAILER, TRANSFER_ENCODING, UPGRADE,
 };
 use http::{HeaderMap, HeaderName, HeaderValue};
 
@@ -21,17 +21,38 @@ pub(super) fn for_plan(received: &HeaderMap) -> HeaderMap {
 
 /// Takes the headers out of an answer that end at this hop.
 pub(super) fn strip_answer(headers: &mut HeaderMap) {
-    let named: Vec<HeaderName> = connection_options(headers).filter_map(|name| name.parse().ok()).collect();
-    for name in named.iter().chain(&[CONNECTION, TE, TRAILER, TRANSFER_ENCODING, UPGRADE]) {
+    let named: Vec<HeaderName> = connection_options(headers)
+        .filter_map(|name| name.parse().ok())
+        .collect();
+    for name in named
+        .iter()
+        .chain(&[CONNECTION, TE, TRAILER, TRANSFER_ENCODING, UPGRADE])
+    {
         headers.remove(name);
     }
-    for name in ["keep-alive", "proxy-connection", "proxy-authenticate", "proxy-authentication-info"] {
+    for name in [
+        "keep-alive",
+        "proxy-connection",
+        "proxy-authenticate",
+        "proxy-authentication-info",
+    ] {
         headers.remove(name);
     }
 }
 
 fn is_hop_by_hop(name: &HeaderName) -> bool {
-    [CONNECTION, TE, TRAILER, TRANSFER_ENCODING, UPGRADE, EXPECT, HOST, CONTENT_LENGTH, CONTENT_ENCODING].contains(name)
+    [
+        CONNECTION,
+        TE,
+        TRAILER,
+        TRANSFER_ENCODING,
+        UPGRADE,
+        EXPECT,
+        HOST,
+        CONTENT_LENGTH,
+        CONTENT_ENCODING,
+    ]
+    .contains(name)
         || name.as_str() == "keep-alive"
 }
 
@@ -39,7 +60,9 @@ fn is_private(name: &HeaderName) -> bool {
     let text = name.as_str();
     [AUTHORIZATION, COOKIE, FORWARDED].contains(name)
         || matches!(text, "x-api-key" | "x-origin-verify")
-        || ["proxy-", "x-forwarded-", "x-amz-"].iter().any(|prefix| text.starts_with(prefix))
+        || ["proxy-", "x-forwarded-", "x-amz-"]
+            .iter()
+            .any(|prefix| text.starts_with(prefix))
 }
 
 fn is_named_in_connection(headers: &HeaderMap, name: &HeaderName) -> bool {
@@ -47,7 +70,11 @@ fn is_named_in_connection(headers: &HeaderMap, name: &HeaderName) -> bool {
 }
 
 fn connection_options(headers: &HeaderMap) -> impl Iterator<Item = &str> {
-    headers.get_all(CONNECTION).into_iter().filter_map(|value| value.to_str().ok()).flat_map(|value| value.split(',').map(str::trim))
+    headers
+        .get_all(CONNECTION)
+        .into_iter()
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(',').map(str::trim))
 }
 
 #[cfg(test)]
@@ -55,13 +82,24 @@ mod tests {
     use super::*;
 
     fn map(pairs: &[(&str, &str)]) -> HeaderMap {
-        pairs.iter().map(|(name, value)| (name.parse::<HeaderName>().unwrap(), HeaderValue::from_str(value).unwrap())).collect()
+        pairs
+            .iter()
+            .map(|(name, value)| {
+                (
+                    name.parse::<HeaderName>().unwrap(),
+                    HeaderValue::from_str(value).unwrap(),
+                )
+            })
+            .collect()
     }
 
     fn appended(pairs: &[(&str, &str)]) -> HeaderMap {
         let mut headers = HeaderMap::new();
         for (name, value) in pairs {
-            headers.append(name.parse::<HeaderName>().unwrap(), HeaderValue::from_str(value).unwrap());
+            headers.append(
+                name.parse::<HeaderName>().unwrap(),
+                HeaderValue::from_str(value).unwrap(),
+            );
         }
         headers
     }
@@ -88,9 +126,28 @@ mod tests {
     #[test]
     fn credentials_and_the_way_here_stay() {
         let kept = [
-            "authorization", "x-api-key", "cookie", "proxy-authorization", "proxy-connection", "x-origin-verify", "forwarded",
-            "x-forwarded-for", "x-forwarded-proto", "x-amz-date", "x-amz-security-token", "host", "connection", "keep-alive",
-            "te", "trailer", "transfer-encoding", "upgrade", "content-length", "content-encoding", "expect", "x-hop",
+            "authorization",
+            "x-api-key",
+            "cookie",
+            "proxy-authorization",
+            "proxy-connection",
+            "x-origin-verify",
+            "forwarded",
+            "x-forwarded-for",
+            "x-forwarded-proto",
+            "x-amz-date",
+            "x-amz-security-token",
+            "host",
+            "connection",
+            "keep-alive",
+            "te",
+            "trailer",
+            "transfer-encoding",
+            "upgrade",
+            "content-length",
+            "content-encoding",
+            "expect",
+            "x-hop",
         ];
         let mut sent: Vec<(&str, &str)> = kept.iter().map(|name| (*name, "secret")).collect();
         sent.push(("connection", "close, X-Hop"));
@@ -114,7 +171,14 @@ mod tests {
             ("server", "cloudflare"),
         ]);
         strip_answer(&mut headers);
-        let passed = ["request-id", "retry-after", "x-should-retry", "anthropic-ratelimit-requests-remaining", "content-length", "server"];
+        let passed = [
+            "request-id",
+            "retry-after",
+            "x-should-retry",
+            "anthropic-ratelimit-requests-remaining",
+            "content-length",
+            "server",
+        ];
         assert_eq!(headers.len(), passed.len());
         assert!(passed.iter().all(|name| headers.contains_key(*name)));
     }

@@ -50,9 +50,16 @@ impl HttpClients {
     /// # Errors
     /// [`TlsSetupError`] when the TLS provider is unusable.
     pub fn new(settings: &HttpSettings) -> Result<Self, TlsSetupError> {
-        let connector = GuardedConnector::new(Arc::clone(&settings.allowed), &tls()?, settings.connect_timeout);
+        let connector = GuardedConnector::new(
+            Arc::clone(&settings.allowed),
+            &tls()?,
+            settings.connect_timeout,
+        );
         let mut builder = Client::builder(TokioExecutor::new());
-        builder.pool_timer(TokioTimer::new()).pool_idle_timeout(IDLE_TIMEOUT).pool_max_idle_per_host(MAX_IDLE);
+        builder
+            .pool_timer(TokioTimer::new())
+            .pool_idle_timeout(IDLE_TIMEOUT)
+            .pool_max_idle_per_host(MAX_IDLE);
         Ok(Self {
             plan: builder.build(connector.clone()),
             aws: SharedHttpClient::new(AwsHttpClient::new(builder.build(connector))),
@@ -66,7 +73,10 @@ fn tls() -> Result<ClientConfig, TlsSetupError> {
     let (added, _) = roots.add_parsable_certificates(loaded.certs);
     if added == 0 {
         // Plain http to a listed origin still works, so this is no reason to refuse to start.
-        tracing::warn!(errors = loaded.errors.len(), "no certificate authorities found, https upstreams will fail");
+        tracing::warn!(
+            errors = loaded.errors.len(),
+            "no certificate authorities found, https upstreams will fail"
+        );
     }
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     Ok(ClientConfig::builder_with_provider(provider)

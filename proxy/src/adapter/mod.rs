@@ -32,7 +32,11 @@ pub trait Adapter: Send + Sync {
 
     /// `POST /v1/messages`: resolves when the upstream has answered with a head. Errors that the upstream gave are replies,
     /// in Anthropic's shape. Dropping the future or the reply's body cancels the request upstream.
-    fn messages(&self, call: &Call, target: &Self::Target) -> impl Future<Output = Result<Reply, AdapterError>> + Send;
+    fn messages(
+        &self,
+        call: &Call,
+        target: &Self::Target,
+    ) -> impl Future<Output = Result<Reply, AdapterError>> + Send;
 }
 
 /// An upstream's answer in the form of the Messages API.
@@ -52,7 +56,12 @@ impl Reply {
     pub fn is_event_stream(&self) -> bool {
         self.headers
             .get(http::header::CONTENT_TYPE)
-            .is_some_and(|value| value.as_bytes().to_ascii_lowercase().starts_with(b"text/event-stream"))
+            .is_some_and(|value| {
+                value
+                    .as_bytes()
+                    .to_ascii_lowercase()
+                    .starts_with(b"text/event-stream")
+            })
     }
 }
 

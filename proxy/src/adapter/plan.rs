@@ -28,7 +28,9 @@ pub struct PlanAdapter {
 impl PlanAdapter {
     /// An adapter over the shared clients.
     pub fn new(clients: &HttpClients) -> Self {
-        Self { client: clients.plan.clone() }
+        Self {
+            client: clients.plan.clone(),
+        }
     }
 }
 
@@ -39,14 +41,24 @@ impl Adapter for PlanAdapter {
         Provider::Plan
     }
 
-    async fn messages(&self, call: &Call, credential: &Arc<PlanCredential>) -> Result<Reply, AdapterError> {
+    async fn messages(
+        &self,
+        call: &Call,
+        credential: &Arc<PlanCredential>,
+    ) -> Result<Reply, AdapterError> {
         let mut request = Request::new(Full::new(call.body.clone()));
         *request.method_mut() = Method::POST;
         *request.uri_mut() = uri(&credential.api_url, "/v1/messages", call.query.as_deref())?;
         *request.headers_mut() = for_plan(&call.headers);
-        request.headers_mut().insert("x-api-key", api_key(credential)?);
+        request
+            .headers_mut()
+            .insert("x-api-key", api_key(credential)?);
         let response = self.client.request(request).await.map_err(|error| {
-            if error.is_connect() { AdapterError::Connect(error.into()) } else { AdapterError::NoAnswer(error.into()) }
+            if error.is_connect() {
+                AdapterError::Connect(error.into())
+            } else {
+                AdapterError::NoAnswer(error.into())
+            }
         })?;
         Ok(reply(response))
     }
@@ -55,12 +67,22 @@ impl Adapter for PlanAdapter {
 fn reply(response: Response<Incoming>) -> Reply {
     let (mut head, body) = response.into_parts();
     strip_answer(&mut head.headers);
-    let request_id = head.headers.get("request-id").and_then(|id| id.to_str().ok()).map(str::to_owned);
-    Reply { status: head.status, headers: head.headers, request_id, body: Box::pin(PlanBody(body)) }
+    let request_id = head
+        .headers
+        .get("request-id")
+        .and_then(|id| id.to_str().ok())
+        .map(str::to_owned);
+    Reply {
+        status: head.status,
+        headers: head.headers,
+        request_id,
+        body: Box::pin(PlanBody(body)),
+    }
 }
 
 fn api_key(credential: &PlanCredential) -> Result<HeaderValue, AdapterError> {
-    let mut key = HeaderValue::from_str(credential.key.expose_secret()).map_err(|error| AdapterError::Build(error.into()))?;
+    let mut key = HeaderValue::from_str(credential.key.expose_secret())
+        .map_err(|error| AdapterError::Build(error.into()))?;
     key.set_sensitive(true);
     Ok(key)
 }
@@ -68,7 +90,8 @@ fn api_key(credential: &PlanCredential) -> Result<HeaderValue, AdapterError> {
 /// The URI of `path` below `base`, with the query as the client sent it.
 fn uri(base: &Url, path: &str, query: Option<&str>) -> Result<Uri, AdapterError> {
     let prefix = base.path().trim_end_matches('/');
-    let mut target = String::with_capacity(prefix.len() + path.len() + query.map_or(0, |query| query.len() + 1));
+    let mut target =
+        String::with_capacity(prefix.len() + path.len() + query.map_or(0, |query| query.len() + 1));
     target.push_str(prefix);
     target.push_str(path);
     if let Some(query) = query {
@@ -79,7 +102,10 @@ fn uri(base: &Url, path: &str, query: Option<&str>) -> Result<Uri, AdapterError>
     Uri::builder()
         .scheme(base.scheme())
         .authority(base.authority())
-        .path_and_query(PathAndQuery::from_maybe_shared(bytes::Bytes::from(target)).map_err(|error| build(error.into()))?)
+        .path_and_query(
+            PathAndQuery::from_maybe_shared(bytes::Bytes::from(target))
+                .map_err(|error| build(error.into()))?,
+        )
         .build()
         .map_err(build)
 }
@@ -94,7 +120,9 @@ impl Stream for PlanBody {
         loop {
             match ready!(Pin::new(&mut self.0).poll_frame(cx)) {
                 None => return Poll::Ready(None),
-                Some(Err(error)) => return Poll::Ready(Some(Err(BrokenReply::Connection(error.into())))),
+                Some(Err(error)) => {
+                    return Poll::Ready(Some(Err(BrokenReply::Connection(error.into()))));
+                }
                 Some(Ok(frame)) => {
                     if let Ok(bytes) = frame.into_data() {
                         return Poll::Ready(Some(Ok(bytes.into())));
@@ -112,9 +140,21 @@ mod tests {
     #[test]
     fn the_query_is_forwarded_as_it_is_below_the_base() {
         for (base, query, expected) in [
-            ("https://api.anthropic.com", None, "https://api.anthropic.com/v1/messages"),
-            ("https://api.anthropic.com/", Some("beta=true"), "https://api.anthropic.com/v1/messages?beta=true"),
-            ("http://127.0.0.1:9000/plan/", Some("a=%2F&a=b+c"), "http://127.0.0.1:9000/plan/v1/messages?a=%2F&a=b+c"),
+            (
+                "https://api.anthropic.com",
+                None,
+                "https://api.anthropic.com/v1/messages",
+            ),
+            (
+                "https://api.anthropic.com/",
+                Some("beta=true"),
+                "https://api.anthropic.com/v1/messages?beta=true",
+            ),
+            (
+                "http://127.0.0.1:9000/plan/",
+                Some("a=%2F&a=b+c"),
+                "http://127.0.0.1:9000/plan/v1/messages?a=%2F&a=b+c",
+            ),
             ("https://h:8443", Some(""), "https://h:8443/v1/messages?"),
         ] {
             let uri = uri(&Url::parse(base).unwrap(), "/v1/messages", query).unwrap();
@@ -124,8 +164,11 @@ mod tests {
 
     #[test]
     fn the_key_does_not_show_in_debug_output() {
-        let credential =
-            PlanCredential { id: uuid::Uuid::nil(), api_url: Url::parse("https://h").unwrap(), key: "sk-ant-1".to_owned().into() };
+        let credential = PlanCredential {
+            id: uuid::Uuid::nil(),
+            api_url: Url::parse("https://h").unwrap(),
+            key: "sk-ant-1".to_owned().into(),
+        };
         assert!(!format!("{:?}", api_key(&credential).unwrap()).contains("sk-ant"));
     }
 }

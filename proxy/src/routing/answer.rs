@@ -34,24 +34,53 @@ struct Message {
 
 impl Answer {
     /// An error of the proxy's own, on an upstream's behalf.
-    pub(super) fn own(provider: Provider, failure: Failure, status: StatusCode, error: &ErrorBody) -> Self {
-        let headers = [(CONTENT_TYPE, HeaderValue::from_static("application/json"))].into_iter().collect();
-        Self { provider, failure, status, headers, body: error.to_bytes() }
+    pub(super) fn own(
+        provider: Provider,
+        failure: Failure,
+        status: StatusCode,
+        error: &ErrorBody,
+    ) -> Self {
+        let headers = [(CONTENT_TYPE, HeaderValue::from_static("application/json"))]
+            .into_iter()
+            .collect();
+        Self {
+            provider,
+            failure,
+            status,
+            headers,
+            body: error.to_bytes(),
+        }
     }
 
     /// An `error` event of a stream that the client saw nothing of, as the answer it would have been without one.
-    pub(super) fn of_event(provider: Provider, failure: Failure, event: &StreamFailure, mut headers: HeaderMap) -> Self {
+    pub(super) fn of_event(
+        provider: Provider,
+        failure: Failure,
+        event: &StreamFailure,
+        mut headers: HeaderMap,
+    ) -> Self {
         for name in [CACHE_CONTROL, CONTENT_ENCODING, CONTENT_LENGTH] {
             headers.remove(name);
         }
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-        let status = StatusCode::from_u16(status_of(&event.kind)).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-        Self { provider, failure, status, headers, body: event.data.clone().into() }
+        let status = StatusCode::from_u16(status_of(&event.kind))
+            .unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        Self {
+            provider,
+            failure,
+            status,
+            headers,
+            body: event.data.clone().into(),
+        }
     }
 
     /// This answer or `other`, whichever helps the client more; this one if they are worth the same.
     pub(super) fn or_better(self, other: Self) -> Self {
-        if other.worth() > self.worth() { other } else { self }
+        if other.worth() > self.worth() {
+            other
+        } else {
+            self
+        }
     }
 
     /// What is wrong with the call says most, then what passes when it is tried again, then what only the pool's owner can
@@ -59,7 +88,11 @@ impl Answer {
     fn worth(&self) -> u8 {
         match (self.provider, self.failure) {
             (Provider::Plan, Failure::Client) => 5,
-            (Provider::Bedrock, Failure::Client) if is_in_anthropics_words(&message_of(&self.body)) => 4,
+            (Provider::Bedrock, Failure::Client)
+                if is_in_anthropics_words(&message_of(&self.body)) =>
+            {
+                4
+            }
             (Provider::Plan, Failure::Upstream(_) | Failure::Feature | Failure::Spent) => 3,
             (Provider::Bedrock, Failure::Upstream(_) | Failure::Feature | Failure::Spent) => 2,
             (Provider::Plan, Failure::Account) => 1,
@@ -70,7 +103,8 @@ impl Answer {
 
 /// The `error.message` of an answer's body, or nothing.
 pub(super) fn message_of(body: &[u8]) -> String {
-    serde_json::from_slice::<Envelope>(body).map_or_else(|_| String::new(), |envelope| envelope.error.message)
+    serde_json::from_slice::<Envelope>(body)
+        .map_or_else(|_| String::new(), |envelope| envelope.error.message)
 }
 
 #[cfg(test)]
@@ -80,7 +114,12 @@ mod tests {
     use super::*;
 
     fn answer(provider: Provider, failure: Failure, message: &'static str) -> Answer {
-        Answer::own(provider, failure, StatusCode::BAD_REQUEST, &ErrorBody::new("any", message))
+        Answer::own(
+            provider,
+            failure,
+            StatusCode::BAD_REQUEST,
+            &ErrorBody::new("any", message),
+        )
     }
 
     #[test]
@@ -89,18 +128,36 @@ mod tests {
         // From the most useful down.
         let order = [
             (Provider::Plan, Failure::Client, "messages: bad"),
-            (Provider::Bedrock, Failure::Client, "prompt is too long: 2 tokens > 1 maximum"),
+            (
+                Provider::Bedrock,
+                Failure::Client,
+                "prompt is too long: 2 tokens > 1 maximum",
+            ),
             (Provider::Plan, upstream, "Overloaded"),
             (Provider::Bedrock, upstream, "Bedrock is throttling"),
-            (Provider::Plan, Failure::Account, "credit balance is too low"),
-            (Provider::Bedrock, Failure::Client, "Bedrock refused the request as invalid"),
+            (
+                Provider::Plan,
+                Failure::Account,
+                "credit balance is too low",
+            ),
+            (
+                Provider::Bedrock,
+                Failure::Client,
+                "Bedrock refused the request as invalid",
+            ),
         ];
         for (at, better) in order.iter().enumerate() {
             for worse in &order[at + 1..] {
-                let make = |(provider, failure, message): (Provider, Failure, &'static str)| answer(provider, failure, message);
+                let make = |(provider, failure, message): (Provider, Failure, &'static str)| {
+                    answer(provider, failure, message)
+                };
                 for (first, second) in [(better, worse), (worse, better)] {
                     let chosen = make(*first).or_better(make(*second));
-                    assert_eq!((chosen.provider, chosen.failure), (better.0, better.1), "{better:?} {worse:?}");
+                    assert_eq!(
+                        (chosen.provider, chosen.failure),
+                        (better.0, better.1),
+                        "{better:?} {worse:?}"
+                    );
                 }
             }
         }
@@ -108,12 +165,20 @@ mod tests {
 
     #[test]
     fn an_error_event_becomes_the_answer_it_stands_for() {
-        let headers = [(CONTENT_TYPE, "text/event-stream"), (http::header::RETRY_AFTER, "3")]
-            .into_iter()
-            .map(|(name, value)| (name, HeaderValue::from_static(value)))
-            .collect();
-        let data = br#"{"type":"error","error":{"type":"overloaded_error","message":"Overloaded"}}"#;
-        let event = StreamFailure { kind: "overloaded_error".into(), message: "Overloaded".into(), data: data.to_vec() };
+        let headers = [
+            (CONTENT_TYPE, "text/event-stream"),
+            (http::header::RETRY_AFTER, "3"),
+        ]
+        .into_iter()
+        .map(|(name, value)| (name, HeaderValue::from_static(value)))
+        .collect();
+        let data =
+            br#"{"type":"error","error":{"type":"overloaded_error","message":"Overloaded"}}"#;
+        let event = StreamFailure {
+            kind: "overloaded_error".into(),
+            message: "Overloaded".into(),
+            data: data.to_vec(),
+        };
         let answer = Answer::of_event(Provider::Plan, Failure::Client, &event, headers);
         assert_eq!((answer.status.as_u16(), &answer.body[..]), (529, &data[..]));
         assert_eq!(answer.headers[CONTENT_TYPE], "application/json");

@@ -43,15 +43,28 @@ pub(super) struct GivenUp {
 impl GivenUp {
     /// This failure with the better of two answers.
     pub(super) fn or_better(self, first: Answer) -> Self {
-        Self { answer: first.or_better(self.answer), ..self }
+        Self {
+            answer: first.or_better(self.answer),
+            ..self
+        }
     }
 
     /// Answers the client and closes the call.
     pub(super) async fn into_response(mut self) -> Response<RelayBody> {
         self.ledger.show(self.answer.status.as_u16());
-        let count = if self.answer.failure == Failure::Spent { Count::Estimated } else { Count::Reported };
-        self.ledger.close(status_of(self.answer.failure), count).await;
-        response(self.answer.status, self.answer.headers, RelayBody::whole(self.answer.body))
+        let count = if self.answer.failure == Failure::Spent {
+            Count::Estimated
+        } else {
+            Count::Reported
+        };
+        self.ledger
+            .close(status_of(self.answer.failure), count)
+            .await;
+        response(
+            self.answer.status,
+            self.answer.headers,
+            RelayBody::whole(self.answer.body),
+        )
     }
 }
 
@@ -70,7 +83,11 @@ impl Router {
     ) -> Attempted {
         let provider = adapter.provider();
         let pace = pace(provider, &self.timeouts);
-        let deadline = if call.head.stream { pace.first_byte } else { Instant::now() + self.timeouts.plan_request };
+        let deadline = if call.head.stream {
+            pace.first_byte
+        } else {
+            Instant::now() + self.timeouts.plan_request
+        };
         let mut attempt = Failing { provider, permit };
         let reply = match timeout_at(deadline, adapter.messages(call, target)).await {
             Ok(Ok(reply)) => reply,
@@ -96,7 +113,9 @@ impl Router {
             Patience::Last => Ok(stream(reply.status, reply.headers, relay)),
             Patience::HoldBack => {
                 let hold = HoldBack::new(self.timeouts.hold_back);
-                attempt.held(reply.status, reply.headers, relay, hold, pace).await
+                attempt
+                    .held(reply.status, reply.headers, relay, hold, pace)
+                    .await
             }
         }
     }
@@ -105,10 +124,16 @@ impl Router {
 fn pace(provider: Provider, timeouts: &Timeouts) -> Pace {
     let now = Instant::now();
     match provider {
-        Provider::Plan => Pace { first_byte: now + timeouts.plan_first_byte, idle: timeouts.plan_idle, ping: None },
-        Provider::Bedrock => {
-            Pace { first_byte: now + timeouts.bedrock_idle, idle: timeouts.bedrock_idle, ping: Some(PING_AFTER) }
-        }
+        Provider::Plan => Pace {
+            first_byte: now + timeouts.plan_first_byte,
+            idle: timeouts.plan_idle,
+            ping: None,
+        },
+        Provider::Bedrock => Pace {
+            first_byte: now + timeouts.bedrock_idle,
+            idle: timeouts.bedrock_idle,
+            ping: Some(PING_AFTER),
+        },
     }
 }
 
@@ -135,12 +160,16 @@ impl Failing {
     fn unanswered(&mut self, error: &AdapterError) -> Answer {
         tracing::warn!(provider = %self.provider, error = error as &dyn std::error::Error, "no answer");
         let (failure, status, message) = match error {
-            AdapterError::Connect(_) => {
-                (Failure::Upstream(FallbackReason::Connect), StatusCode::BAD_GATEWAY, "the upstream could not be reached".to_owned())
-            }
-            AdapterError::NoAnswer(_) => {
-                (Failure::Upstream(FallbackReason::StreamBroken), StatusCode::BAD_GATEWAY, "the upstream's answer broke off".to_owned())
-            }
+            AdapterError::Connect(_) => (
+                Failure::Upstream(FallbackReason::Connect),
+                StatusCode::BAD_GATEWAY,
+                "the upstream could not be reached".to_owned(),
+            ),
+            AdapterError::NoAnswer(_) => (
+                Failure::Upstream(FallbackReason::StreamBroken),
+                StatusCode::BAD_GATEWAY,
+                "the upstream's answer broke off".to_owned(),
+            ),
             AdapterError::Build(_) => (
                 Failure::Upstream(FallbackReason::ServerError),
                 StatusCode::INTERNAL_SERVER_ERROR,
@@ -148,14 +177,22 @@ impl Failing {
             ),
             AdapterError::Unsupported { field } => {
                 let message = format!("`{field}` is not available: capability_rejected: {field}");
-                return self.own(Failure::Client, StatusCode::BAD_REQUEST, &ErrorBody::new("invalid_request_error", message));
+                return self.own(
+                    Failure::Client,
+                    StatusCode::BAD_REQUEST,
+                    &ErrorBody::new("invalid_request_error", message),
+                );
             }
         };
         self.own(failure, status, &ErrorBody::new("api_error", message))
     }
 
     fn timed_out(&mut self, stream: bool) -> Answer {
-        let failure = if stream { Failure::Upstream(FallbackReason::Timeout) } else { Failure::Spent };
+        let failure = if stream {
+            Failure::Upstream(FallbackReason::Timeout)
+        } else {
+            Failure::Spent
+        };
         let error = ErrorBody::new("timeout_error", "the upstream did not answer in time");
         self.own(failure, StatusCode::GATEWAY_TIMEOUT, &error)
     }
@@ -176,7 +213,13 @@ impl Failing {
         if headers.contains_key(CONTENT_LENGTH) {
             headers.insert(CONTENT_LENGTH, body.len().into());
         }
-        Answer { provider: self.provider, failure, status: reply.status, headers, body }
+        Answer {
+            provider: self.provider,
+            failure,
+            status: reply.status,
+            headers,
+            body,
+        }
     }
 
     /// The upstream answers without streaming: nothing is shown before it is whole.
@@ -204,7 +247,11 @@ impl Failing {
         ledger.show(reply.status.as_u16());
         ledger.show_content();
         ledger.close(UsageStatus::Ok, Count::Estimated).await;
-        Ok(response(reply.status, reply.headers, RelayBody::whole(body)))
+        Ok(response(
+            reply.status,
+            reply.headers,
+            RelayBody::whole(body),
+        ))
     }
 
     /// Holds a stream back until it shows content or fails.
@@ -245,11 +292,15 @@ impl Failing {
             (None, end) => {
                 let end = end.unwrap_or(End::Finished);
                 let error = end.error();
-                let status = StatusCode::from_u16(class::status_of(&error.kind)).unwrap_or(StatusCode::BAD_GATEWAY);
+                let status = StatusCode::from_u16(class::status_of(&error.kind))
+                    .unwrap_or(StatusCode::BAD_GATEWAY);
                 self.own(end.failure(), status, &error)
             }
         };
-        Err(GivenUp { ledger: relay.ledger, answer })
+        Err(GivenUp {
+            ledger: relay.ledger,
+            answer,
+        })
     }
 }
 
@@ -271,7 +322,11 @@ async fn collect(mut source: ChunkStream) -> Result<Bytes, CollectError> {
             more.extend_from_slice(&bytes);
         }
     }
-    Ok(if more.is_empty() { first } else { more.freeze() })
+    Ok(if more.is_empty() {
+        first
+    } else {
+        more.freeze()
+    })
 }
 
 /// Why an answer could not be read to its end.

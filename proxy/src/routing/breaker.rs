@@ -68,18 +68,26 @@ struct Open {
 impl Breaker {
     /// A closed circuit that has seen nothing.
     pub(super) fn new(now: Instant) -> Self {
-        Self { buckets: [Bucket::default(); BUCKETS], epoch: now, open: None }
+        Self {
+            buckets: [Bucket::default(); BUCKETS],
+            epoch: now,
+            open: None,
+        }
     }
 
     /// Asks to make an attempt. A probe is claimed by asking and must be settled with `probe` set, or is given to another
     /// after a minute.
     pub(super) fn admit(&mut self, now: Instant) -> Gate {
-        let Some(open) = &mut self.open else { return Gate::Closed };
+        let Some(open) = &mut self.open else {
+            return Gate::Closed;
+        };
         if now < open.until {
             return Gate::Open { until: open.until };
         }
         match open.probe {
-            Some(claimed) if now < claimed + PROBE_CLAIM => Gate::Open { until: claimed + PROBE_CLAIM },
+            Some(claimed) if now < claimed + PROBE_CLAIM => Gate::Open {
+                until: claimed + PROBE_CLAIM,
+            },
             _ => {
                 open.probe = Some(now);
                 Gate::Probe
@@ -88,7 +96,13 @@ impl Breaker {
     }
 
     /// Reports how an attempt ended. Returns whether that opened the circuit.
-    pub(super) fn settle(&mut self, finding: Finding, probe: bool, settings: &CircuitSettings, now: Instant) -> bool {
+    pub(super) fn settle(
+        &mut self,
+        finding: Finding,
+        probe: bool,
+        settings: &CircuitSettings,
+        now: Instant,
+    ) -> bool {
         match (finding, &mut self.open) {
             (Finding::Nothing, Some(open)) if probe => open.probe = None,
             (Finding::Nothing, _) => {}
@@ -128,7 +142,11 @@ impl Breaker {
         let pause = pause.min(settings.reset_timeout).max(MIN_PAUSE);
         let since = self.open.map_or(now, |open| open.since);
         self.buckets = [Bucket::default(); BUCKETS];
-        self.open = Some(Open { since, until: now + pause, probe: None });
+        self.open = Some(Open {
+            since,
+            until: now + pause,
+            probe: None,
+        });
     }
 
     fn is_failing(&self, settings: &CircuitSettings, now: Instant) -> bool {
@@ -144,7 +162,10 @@ impl Breaker {
             .iter()
             .filter(|bucket| current.saturating_sub(bucket.number) < BUCKETS as u64)
             .fold((0, 0), |(attempts, failures), bucket| {
-                (attempts.saturating_add(bucket.attempts), failures.saturating_add(bucket.failures))
+                (
+                    attempts.saturating_add(bucket.attempts),
+                    failures.saturating_add(bucket.failures),
+                )
             })
     }
 
@@ -153,14 +174,20 @@ impl Breaker {
         let at = usize::try_from(number % BUCKETS as u64).unwrap_or(0);
         let bucket = &mut self.buckets[at];
         if bucket.number != number {
-            *bucket = Bucket { number, ..Bucket::default() };
+            *bucket = Bucket {
+                number,
+                ..Bucket::default()
+            };
         }
         bucket
     }
 
     fn number(&self, settings: &CircuitSettings, now: Instant) -> u64 {
-        let width = (settings.failure_window / u32::try_from(BUCKETS).unwrap_or(1)).as_nanos().max(1);
-        u64::try_from(now.saturating_duration_since(self.epoch).as_nanos() / width).unwrap_or(u64::MAX)
+        let width = (settings.failure_window / u32::try_from(BUCKETS).unwrap_or(1))
+            .as_nanos()
+            .max(1);
+        u64::try_from(now.saturating_duration_since(self.epoch).as_nanos() / width)
+            .unwrap_or(u64::MAX)
     }
 }
 
@@ -177,7 +204,10 @@ mod tests {
         failure_window: Duration::from_secs(60),
         reset_timeout: Duration::from_secs(1800),
     };
-    const FAILURE: Finding = Finding::Failure { pause: Duration::from_secs(600), decisive: false };
+    const FAILURE: Finding = Finding::Failure {
+        pause: Duration::from_secs(600),
+        decisive: false,
+    };
 
     fn settle(breaker: &mut Breaker, finding: Finding, now: Instant) -> bool {
         breaker.settle(finding, false, &SETTINGS, now)
@@ -185,7 +215,12 @@ mod tests {
 
     fn opened(now: Instant) -> Breaker {
         let mut breaker = Breaker::new(now);
-        assert_eq!((0..3).map(|_| settle(&mut breaker, FAILURE, now)).collect::<Vec<_>>(), [false, false, true]);
+        assert_eq!(
+            (0..3)
+                .map(|_| settle(&mut breaker, FAILURE, now))
+                .collect::<Vec<_>>(),
+            [false, false, true]
+        );
         breaker
     }
 
@@ -197,7 +232,12 @@ mod tests {
         assert_eq!(breaker.opening(), Some((now, until)));
         assert_eq!(breaker.admit(until - SECOND), Gate::Open { until });
         assert_eq!(breaker.admit(until), Gate::Probe);
-        assert_eq!(breaker.admit(until), Gate::Open { until: until + PROBE_CLAIM });
+        assert_eq!(
+            breaker.admit(until),
+            Gate::Open {
+                until: until + PROBE_CLAIM
+            }
+        );
         breaker.settle(Finding::Success, true, &SETTINGS, until);
         assert_eq!(breaker.admit(until), Gate::Closed);
         assert!(breaker.is_idle(&SETTINGS, until));
@@ -209,7 +249,15 @@ mod tests {
         let mut breaker = opened(now);
         let later = now + SECOND * 600;
         assert_eq!(breaker.admit(later), Gate::Probe);
-        assert!(breaker.settle(Finding::Failure { pause: SECOND * 5, decisive: false }, true, &SETTINGS, later));
+        assert!(breaker.settle(
+            Finding::Failure {
+                pause: SECOND * 5,
+                decisive: false
+            },
+            true,
+            &SETTINGS,
+            later
+        ));
         assert_eq!(breaker.opening(), Some((now, later + SECOND * 5)));
     }
 
@@ -221,7 +269,11 @@ mod tests {
         assert_eq!(breaker.admit(later), Gate::Probe);
         breaker.settle(Finding::Nothing, true, &SETTINGS, later);
         assert_eq!(breaker.admit(later), Gate::Probe);
-        assert_eq!(breaker.admit(later + PROBE_CLAIM), Gate::Probe, "a probe that never reports is given up");
+        assert_eq!(
+            breaker.admit(later + PROBE_CLAIM),
+            Gate::Probe,
+            "a probe that never reports is given up"
+        );
     }
 
     #[test]
@@ -243,7 +295,10 @@ mod tests {
         let mut breaker = Breaker::new(now);
         settle(&mut breaker, FAILURE, now);
         settle(&mut breaker, FAILURE, now + SECOND * 30);
-        assert!(!settle(&mut breaker, FAILURE, now + SECOND * 61), "the first has left");
+        assert!(
+            !settle(&mut breaker, FAILURE, now + SECOND * 61),
+            "the first has left"
+        );
         assert!(settle(&mut breaker, FAILURE, now + SECOND * 62));
     }
 
@@ -251,15 +306,33 @@ mod tests {
     fn one_decisive_failure_is_enough() {
         let now = Instant::now();
         let mut breaker = Breaker::new(now);
-        assert!(settle(&mut breaker, Finding::Failure { pause: SECOND, decisive: true }, now));
+        assert!(settle(
+            &mut breaker,
+            Finding::Failure {
+                pause: SECOND,
+                decisive: true
+            },
+            now
+        ));
     }
 
     #[test]
     fn the_pause_is_clamped() {
         let now = Instant::now();
-        for (pause, clamped) in [(Duration::ZERO, MIN_PAUSE), (SECOND * 90, SECOND * 90), (SECOND * 9999, SETTINGS.reset_timeout)] {
+        for (pause, clamped) in [
+            (Duration::ZERO, MIN_PAUSE),
+            (SECOND * 90, SECOND * 90),
+            (SECOND * 9999, SETTINGS.reset_timeout),
+        ] {
             let mut breaker = Breaker::new(now);
-            settle(&mut breaker, Finding::Failure { pause, decisive: true }, now);
+            settle(
+                &mut breaker,
+                Finding::Failure {
+                    pause,
+                    decisive: true,
+                },
+                now,
+            );
             assert_eq!(breaker.opening(), Some((now, now + clamped)));
         }
     }

@@ -74,14 +74,23 @@ struct CredentialCircuits {
 
 impl CredentialCircuits {
     fn new(now: Instant) -> Self {
-        Self { whole: Breaker::new(now), models: HashMap::new() }
+        Self {
+            whole: Breaker::new(now),
+            models: HashMap::new(),
+        }
     }
 
     /// The circuit of a model. `None` when there are too many models already, all of them in use.
-    fn model(&mut self, model: &str, settings: &CircuitSettings, now: Instant) -> Option<&mut Breaker> {
+    fn model(
+        &mut self,
+        model: &str,
+        settings: &CircuitSettings,
+        now: Instant,
+    ) -> Option<&mut Breaker> {
         if !self.models.contains_key(model) {
             if self.models.len() >= MAX_MODELS {
-                self.models.retain(|_, breaker| !breaker.is_idle(settings, now));
+                self.models
+                    .retain(|_, breaker| !breaker.is_idle(settings, now));
             }
             if self.models.len() >= MAX_MODELS {
                 return None;
@@ -96,20 +105,38 @@ impl CircuitStore for LocalCircuits {
     fn admit(&self, credential: Uuid, model: &str, now: Instant) -> Admittance {
         let mut circuits = self.0.lock();
         let Some(circuits) = circuits.get_mut(&credential) else {
-            return Admittance { gate: Gate::Closed, whole_credential: false };
+            return Admittance {
+                gate: Gate::Closed,
+                whole_credential: false,
+            };
         };
         let whole = circuits.whole.admit(now);
         if whole != Gate::Closed {
-            return Admittance { gate: whole, whole_credential: true };
+            return Admittance {
+                gate: whole,
+                whole_credential: true,
+            };
         }
-        let gate = circuits.models.get_mut(model).map_or(Gate::Closed, |breaker| breaker.admit(now));
-        Admittance { gate, whole_credential: false }
+        let gate = circuits
+            .models
+            .get_mut(model)
+            .map_or(Gate::Closed, |breaker| breaker.admit(now));
+        Admittance {
+            gate,
+            whole_credential: false,
+        }
     }
 
     fn settle(&self, report: &Report<'_>, settings: &CircuitSettings, now: Instant) -> bool {
         let mut circuits = self.0.lock();
-        let circuits = circuits.entry(report.credential).or_insert_with(|| CredentialCircuits::new(now));
-        let probes = |whole: bool| report.probe.is_some_and(|probe| probe.whole_credential == whole);
+        let circuits = circuits
+            .entry(report.credential)
+            .or_insert_with(|| CredentialCircuits::new(now));
+        let probes = |whole: bool| {
+            report
+                .probe
+                .is_some_and(|probe| probe.whole_credential == whole)
+        };
         // What is found about a model says that the credential as such is accepted, and the other way round nothing.
         let about_whole = match report.finding {
             Finding::Failure { .. } if !report.whole_credential => Finding::Success,
@@ -117,7 +144,9 @@ impl CircuitStore for LocalCircuits {
         };
         let mut opened = false;
         if report.whole_credential || circuits.whole.opening().is_some() {
-            opened |= circuits.whole.settle(about_whole, probes(true), settings, now);
+            opened |= circuits
+                .whole
+                .settle(about_whole, probes(true), settings, now);
         }
         if !report.whole_credential
             && let Some(breaker) = circuits.model(report.model, settings, now)
@@ -131,10 +160,18 @@ impl CircuitStore for LocalCircuits {
         let circuits = self.0.lock();
         let mut open = Vec::new();
         for (&credential, circuits) in circuits.iter() {
-            let models = circuits.models.iter().map(|(model, breaker)| (Some(model.to_string()), breaker));
+            let models = circuits
+                .models
+                .iter()
+                .map(|(model, breaker)| (Some(model.to_string()), breaker));
             for (model, breaker) in models.chain([(None, &circuits.whole)]) {
                 if let Some((since, until)) = breaker.opening() {
-                    open.push(OpenCircuit { credential, model, since, until });
+                    open.push(OpenCircuit {
+                        credential,
+                        model,
+                        since,
+                        until,
+                    });
                 }
             }
         }
@@ -154,22 +191,44 @@ mod tests {
         failure_window: Duration::from_secs(60),
         reset_timeout: Duration::from_secs(100),
     };
-    const FAILURE: Finding = Finding::Failure { pause: Duration::from_secs(10), decisive: true };
+    const FAILURE: Finding = Finding::Failure {
+        pause: Duration::from_secs(10),
+        decisive: true,
+    };
     const ONE: Uuid = Uuid::from_u128(1);
     const TWO: Uuid = Uuid::from_u128(2);
 
-    fn report(finding: Finding, whole_credential: bool, probe: Option<Admittance>) -> Report<'static> {
-        Report { credential: ONE, model: "a", finding, whole_credential, probe }
+    fn report(
+        finding: Finding,
+        whole_credential: bool,
+        probe: Option<Admittance>,
+    ) -> Report<'static> {
+        Report {
+            credential: ONE,
+            model: "a",
+            finding,
+            whole_credential,
+            probe,
+        }
     }
 
     #[test]
     fn a_model_fails_alone_and_a_credential_with_all_its_models() {
         let (circuits, now) = (LocalCircuits::default(), Instant::now());
         assert!(circuits.settle(&report(FAILURE, false, None), &SETTINGS, now));
-        assert!(matches!(circuits.admit(ONE, "a", now).gate, Gate::Open { .. }));
+        assert!(matches!(
+            circuits.admit(ONE, "a", now).gate,
+            Gate::Open { .. }
+        ));
         assert_eq!(circuits.admit(ONE, "b", now).gate, Gate::Closed);
         assert!(circuits.settle(&report(FAILURE, true, None), &SETTINGS, now));
-        assert!(matches!(circuits.admit(ONE, "b", now), Admittance { gate: Gate::Open { .. }, whole_credential: true }));
+        assert!(matches!(
+            circuits.admit(ONE, "b", now),
+            Admittance {
+                gate: Gate::Open { .. },
+                whole_credential: true
+            }
+        ));
         assert_eq!(circuits.admit(TWO, "a", now).gate, Gate::Closed);
         assert_eq!(circuits.open().len(), 2);
     }
@@ -180,9 +239,21 @@ mod tests {
         circuits.settle(&report(FAILURE, true, None), &SETTINGS, now);
         let later = now + Duration::from_secs(11);
         let probe = circuits.admit(ONE, "a", later);
-        assert_eq!(probe, Admittance { gate: Gate::Probe, whole_credential: true });
+        assert_eq!(
+            probe,
+            Admittance {
+                gate: Gate::Probe,
+                whole_credential: true
+            }
+        );
         circuits.settle(&report(FAILURE, false, Some(probe)), &SETTINGS, later);
-        assert!(matches!(circuits.admit(ONE, "a", later), Admittance { gate: Gate::Open { .. }, whole_credential: false }));
+        assert!(matches!(
+            circuits.admit(ONE, "a", later),
+            Admittance {
+                gate: Gate::Open { .. },
+                whole_credential: false
+            }
+        ));
         assert_eq!(circuits.admit(ONE, "b", later).gate, Gate::Closed);
     }
 
@@ -193,8 +264,15 @@ mod tests {
         let later = now + Duration::from_secs(11);
         let probe = circuits.admit(ONE, "a", later);
         assert_eq!(probe.gate, Gate::Probe);
-        assert!(matches!(circuits.admit(ONE, "a", later).gate, Gate::Open { .. }));
-        circuits.settle(&report(Finding::Nothing, false, Some(probe)), &SETTINGS, later);
+        assert!(matches!(
+            circuits.admit(ONE, "a", later).gate,
+            Gate::Open { .. }
+        ));
+        circuits.settle(
+            &report(Finding::Nothing, false, Some(probe)),
+            &SETTINGS,
+            later,
+        );
         assert_eq!(circuits.admit(ONE, "a", later).gate, Gate::Probe);
     }
 
@@ -203,7 +281,14 @@ mod tests {
         let (circuits, now) = (LocalCircuits::default(), Instant::now());
         for n in 0..10 * MAX_MODELS {
             let model = n.to_string();
-            circuits.settle(&Report { model: &model, ..report(FAILURE, false, None) }, &SETTINGS, now);
+            circuits.settle(
+                &Report {
+                    model: &model,
+                    ..report(FAILURE, false, None)
+                },
+                &SETTINGS,
+                now,
+            );
         }
         assert_eq!(circuits.open().len(), MAX_MODELS);
     }

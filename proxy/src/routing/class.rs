@@ -44,7 +44,13 @@ const ACCOUNT_WORDS: &[(u16, &str)] = &[
 ];
 
 /// Parts of 429 messages, in lower case, that name a feature of the request rather than the load on the service.
-const FEATURE_WORDS: &[&str] = &["long context", "context-1m", "1m context", "fast mode", "extra usage"];
+const FEATURE_WORDS: &[&str] = &[
+    "long context",
+    "context-1m",
+    "1m context",
+    "fast mode",
+    "extra usage",
+];
 
 /// The status that an `error.type` stands for.
 /// Source: <https://docs.anthropic.com/en/api/errors#http-errors>.
@@ -64,7 +70,11 @@ const STATUS_OF_KIND: &[(&str, u16)] = &[
 /// The class of an answer of this status, with the error's message if its body has one.
 pub(super) fn of_status(status: u16, message: &str) -> Failure {
     let message = message.to_ascii_lowercase();
-    let is_account = |status: u16| ACCOUNT_WORDS.iter().any(|(of, words)| *of == status && message.contains(words));
+    let is_account = |status: u16| {
+        ACCOUNT_WORDS
+            .iter()
+            .any(|(of, words)| *of == status && message.contains(words))
+    };
     match status {
         401 | 402 => Failure::Account,
         400 | 403 if is_account(status) => Failure::Account,
@@ -83,7 +93,10 @@ pub(super) fn of_event(kind: &str, message: &str) -> Failure {
 
 /// The status that would have been given for an `error` event; 500 for a type that is not known.
 pub(super) fn status_of(kind: &str) -> u16 {
-    STATUS_OF_KIND.iter().find(|(known, _)| *known == kind).map_or(500, |(_, status)| *status)
+    STATUS_OF_KIND
+        .iter()
+        .find(|(known, _)| *known == kind)
+        .map_or(500, |(_, status)| *status)
 }
 
 #[cfg(test)]
@@ -103,19 +116,51 @@ mod tests {
             (504, "", SERVER),
             (529, "Overloaded", OVERLOADED),
             (599, "", SERVER),
-            (429, "This request would exceed your account's rate limit.", LIMITED),
+            (
+                429,
+                "This request would exceed your account's rate limit.",
+                LIMITED,
+            ),
             (429, "", LIMITED),
-            (429, "Extra usage is required for long context requests.", Failure::Feature),
+            (
+                429,
+                "Extra usage is required for long context requests.",
+                Failure::Feature,
+            ),
             (429, "Fast mode is rate limited", Failure::Feature),
             (401, "invalid x-api-key", Failure::Account),
             (402, "", Failure::Account),
-            (403, "Your API key does not have permission to use the specified resource.", Failure::Account),
-            (403, "This organization has been disabled.", Failure::Account),
+            (
+                403,
+                "Your API key does not have permission to use the specified resource.",
+                Failure::Account,
+            ),
+            (
+                403,
+                "This organization has been disabled.",
+                Failure::Account,
+            ),
             (403, "Request not allowed", Failure::Client),
-            (400, "Your credit balance is too low to access the Anthropic API.", Failure::Account),
-            (400, "You have reached your specified API usage limits.", Failure::Account),
-            (400, "messages: at least one message is required", Failure::Client),
-            (400, "prompt is too long: 1 tokens > 0 maximum", Failure::Client),
+            (
+                400,
+                "Your credit balance is too low to access the Anthropic API.",
+                Failure::Account,
+            ),
+            (
+                400,
+                "You have reached your specified API usage limits.",
+                Failure::Account,
+            ),
+            (
+                400,
+                "messages: at least one message is required",
+                Failure::Client,
+            ),
+            (
+                400,
+                "prompt is too long: 1 tokens > 0 maximum",
+                Failure::Client,
+            ),
             (404, "model: claude-none", Failure::Client),
             (404, "organization", Failure::Client),
             (413, "", Failure::Client),
@@ -132,14 +177,34 @@ mod tests {
             ("overloaded_error", "Overloaded", OVERLOADED),
             ("api_error", "Internal server error", SERVER),
             ("timeout_error", "", SERVER),
-            ("rate_limit_error", "Number of request tokens has exceeded your rate limit", LIMITED),
-            ("rate_limit_error", "long context requests", Failure::Feature),
+            (
+                "rate_limit_error",
+                "Number of request tokens has exceeded your rate limit",
+                LIMITED,
+            ),
+            (
+                "rate_limit_error",
+                "long context requests",
+                Failure::Feature,
+            ),
             ("authentication_error", "", Failure::Account),
             ("billing_error", "", Failure::Account),
-            ("permission_error", "Your API key does not have permission", Failure::Account),
+            (
+                "permission_error",
+                "Your API key does not have permission",
+                Failure::Account,
+            ),
             ("permission_error", "", Failure::Client),
-            ("invalid_request_error", "Your credit balance is too low", Failure::Account),
-            ("invalid_request_error", "Output blocked by content filtering policy", Failure::Client),
+            (
+                "invalid_request_error",
+                "Your credit balance is too low",
+                Failure::Account,
+            ),
+            (
+                "invalid_request_error",
+                "Output blocked by content filtering policy",
+                Failure::Client,
+            ),
             ("not_found_error", "", Failure::Client),
             ("request_too_large", "", Failure::Client),
             ("something_new", "", SERVER),
@@ -150,7 +215,14 @@ mod tests {
 
     #[test]
     fn a_clients_own_failure_and_a_spent_call_stay() {
-        assert_eq!((Failure::Client.reason(), Failure::Spent.reason()), (None, None));
-        assert!([SERVER, Failure::Account, Failure::Feature].iter().all(|failure| failure.reason().is_some()));
+        assert_eq!(
+            (Failure::Client.reason(), Failure::Spent.reason()),
+            (None, None)
+        );
+        assert!(
+            [SERVER, Failure::Account, Failure::Feature]
+                .iter()
+                .all(|failure| failure.reason().is_some())
+        );
     }
 }

@@ -68,10 +68,19 @@ impl Ledger {
     pub(super) fn begin(&mut self, provider: Provider, upstream_model: Option<&str>) {
         let tokens = std::mem::take(&mut self.tap).reported();
         if let Some(before) = self.attempt.take().filter(|_| !tokens.is_zero()) {
-            self.abandoned = Some(Abandoned { provider: before.provider, upstream_model: before.upstream_model, tokens });
+            self.abandoned = Some(Abandoned {
+                provider: before.provider,
+                upstream_model: before.upstream_model,
+                tokens,
+            });
         }
-        self.overhead.get_or_insert_with(|| self.received_at.elapsed());
-        self.attempt = Some(Attempt { provider, upstream_model: upstream_model.map(str::to_owned), request_id: None });
+        self.overhead
+            .get_or_insert_with(|| self.received_at.elapsed());
+        self.attempt = Some(Attempt {
+            provider,
+            upstream_model: upstream_model.map(str::to_owned),
+            request_id: None,
+        });
     }
 
     /// Notes the upstream's request id.
@@ -98,7 +107,9 @@ impl Ledger {
 
     /// Hands the outcome over, once. The future resolves when it is durable.
     pub(super) fn close(&mut self, status: UsageStatus, count: Count) -> Closing {
-        let Some(ticket) = self.ticket.take() else { return Closing::done() };
+        let Some(ticket) = self.ticket.take() else {
+            return Closing::done();
+        };
         let (tokens, estimated) = match (&self.attempt, count) {
             (None, _) => (TokenUsage::default(), false),
             (Some(_), Count::Reported) => (self.tap.reported(), false),
@@ -106,8 +117,9 @@ impl Ledger {
         };
         let attempt = self.attempt.take();
         let provider = attempt.as_ref().map(|attempt| attempt.provider);
-        let (upstream_model, upstream_request_id) =
-            attempt.map_or((None, None), |attempt| (attempt.upstream_model, attempt.request_id));
+        let (upstream_model, upstream_request_id) = attempt.map_or((None, None), |attempt| {
+            (attempt.upstream_model, attempt.request_id)
+        });
         let latency = self.received_at.elapsed();
         ticket.finish(Outcome {
             status,

@@ -17,11 +17,11 @@ use std::time::{Duration, Instant};
 use http::{Response, StatusCode};
 use spillway_core::domain::usage::{FallbackReason, Provider};
 
+use self::answer::Answer;
+use self::attempt::{GivenUp, Patience};
 pub use self::body::RelayBody;
 pub use self::breaker::{Finding, Gate};
 pub use self::circuits::{Admittance, CircuitStore, LocalCircuits, OpenCircuit, Report};
-use self::answer::Answer;
-use self::attempt::{GivenUp, Patience};
 use self::class::Failure;
 use self::ledger::Ledger;
 use self::permit::Permit;
@@ -56,8 +56,18 @@ pub struct Router {
 
 impl Router {
     /// A router over these upstreams.
-    pub fn new(plan: PlanAdapter, bedrock: BedrockInvokeAdapter, circuits: Arc<dyn CircuitStore>, timeouts: Timeouts) -> Self {
-        Self { plan, bedrock, circuits, timeouts }
+    pub fn new(
+        plan: PlanAdapter,
+        bedrock: BedrockInvokeAdapter,
+        circuits: Arc<dyn CircuitStore>,
+        timeouts: Timeouts,
+    ) -> Self {
+        Self {
+            plan,
+            bedrock,
+            circuits,
+            timeouts,
+        }
     }
 
     /// Serves a call. `ticket` is closed before the response's last bytes leave; also when the future or the response's body
@@ -65,14 +75,31 @@ impl Router {
     pub async fn serve(&self, call: Call, ticket: Ticket) -> Response<RelayBody> {
         let ledger = Ledger::new(&call, ticket);
         let served = match (call.admission.caller.plan.as_ref(), bedrock_target(&call)) {
-            (None, None) => Err(GivenUp { ledger, answer: no_upstream() }),
-            (None, Some(target)) => self.fall_back(&call, &target, ledger, FallbackReason::NoPlanCredential, Patience::Last).await,
-            (Some(plan), None) => {
-                let admittance = self.circuits.admit(plan.id, &call.head.model, Instant::now());
-                let permit = self.permit(plan, &call, admittance);
-                self.ask_plan(&call, plan, ledger, permit, Patience::Last).await
+            (None, None) => Err(GivenUp {
+                ledger,
+                answer: no_upstream(),
+            }),
+            (None, Some(target)) => {
+                self.fall_back(
+                    &call,
+                    &target,
+                    ledger,
+                    FallbackReason::NoPlanCredential,
+                    Patience::Last,
+                )
+                .await
             }
-            (Some(plan), Some(target)) => self.serve_from_either(&call, plan, &target, ledger).await,
+            (Some(plan), None) => {
+                let admittance = self
+                    .circuits
+                    .admit(plan.id, &call.head.model, Instant::now());
+                let permit = self.permit(plan, &call, admittance);
+                self.ask_plan(&call, plan, ledger, permit, Patience::Last)
+                    .await
+            }
+            (Some(plan), Some(target)) => {
+                self.serve_from_either(&call, plan, &target, ledger).await
+            }
         };
         match served {
             Ok(response) => response,
@@ -92,22 +119,42 @@ impl Router {
         target: &BedrockTarget,
         ledger: Ledger,
     ) -> Result<Response<RelayBody>, GivenUp> {
-        let admittance = self.circuits.admit(plan.id, &call.head.model, Instant::now());
+        let admittance = self
+            .circuits
+            .admit(plan.id, &call.head.model, Instant::now());
         let permit = self.permit(plan, call, admittance);
         if matches!(admittance.gate, Gate::Open { .. }) {
-            let first = match self.fall_back(call, target, ledger, FallbackReason::CircuitOpen, Patience::HoldBack).await {
+            let first = match self
+                .fall_back(
+                    call,
+                    target,
+                    ledger,
+                    FallbackReason::CircuitOpen,
+                    Patience::HoldBack,
+                )
+                .await
+            {
                 Err(first) if first.answer.failure != Failure::Spent => first,
                 served => return served,
             };
-            let second = self.ask_plan(call, plan, first.ledger, permit, Patience::Last).await;
+            let second = self
+                .ask_plan(call, plan, first.ledger, permit, Patience::Last)
+                .await;
             return second.map_err(|second| second.or_better(first.answer));
         }
-        let first = match self.ask_plan(call, plan, ledger, permit, Patience::HoldBack).await {
+        let first = match self
+            .ask_plan(call, plan, ledger, permit, Patience::HoldBack)
+            .await
+        {
             Err(first) => first,
             served => return served,
         };
-        let Some(reason) = first.answer.failure.reason() else { return Err(first) };
-        let second = self.fall_back(call, target, first.ledger, reason, Patience::Last).await;
+        let Some(reason) = first.answer.failure.reason() else {
+            return Err(first);
+        };
+        let second = self
+            .fall_back(call, target, first.ledger, reason, Patience::Last)
+            .await;
         second.map_err(|second| second.or_better(first.answer))
     }
 
@@ -120,7 +167,8 @@ impl Router {
         patience: Patience,
     ) -> Result<Response<RelayBody>, GivenUp> {
         ledger.begin(Provider::Plan, None);
-        self.ask(&self.plan, call, plan, ledger, Some(permit), patience).await
+        self.ask(&self.plan, call, plan, ledger, Some(permit), patience)
+            .await
     }
 
     async fn fall_back(
@@ -133,15 +181,30 @@ impl Router {
     ) -> Result<Response<RelayBody>, GivenUp> {
         ledger.fall_back(reason);
         ledger.begin(Provider::Bedrock, Some(&target.model_id));
-        self.ask(&self.bedrock, call, target, ledger, None, patience).await
+        // The SDK's futures are large, and a call that the Plan serves need not carry them.
+        Box::pin(self.ask(&self.bedrock, call, target, ledger, None, patience)).await
     }
 
     fn permit(&self, plan: &PlanCredential, call: &Call, admittance: Admittance) -> Permit {
-        Permit::new(&self.circuits, plan.id, &call.head.model, call.admission.pool.circuit, admittance)
+        Permit::new(
+            &self.circuits,
+            plan.id,
+            &call.head.model,
+            call.admission.pool.circuit,
+            admittance,
+        )
     }
 }
 
 fn no_upstream() -> Answer {
-    let error = ErrorBody::new("api_error", "no upstream is configured for this key: its pool has neither a Plan key nor a Bedrock model");
-    Answer::own(Provider::Plan, Failure::Account, StatusCode::SERVICE_UNAVAILABLE, &error)
+    let error = ErrorBody::new(
+        "api_error",
+        "no upstream is configured for this key: its pool has neither a Plan key nor a Bedrock model",
+    );
+    Answer::own(
+        Provider::Plan,
+        Failure::Account,
+        StatusCode::SERVICE_UNAVAILABLE,
+        &error,
+    )
 }

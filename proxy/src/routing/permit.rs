@@ -36,7 +36,14 @@ impl Permit {
         admittance: Admittance,
     ) -> Self {
         let probe = (admittance.gate == Gate::Probe).then_some(admittance);
-        Self { circuits: Arc::clone(circuits), credential, model: model.into(), settings, probe, settled: false }
+        Self {
+            circuits: Arc::clone(circuits),
+            credential,
+            model: model.into(),
+            settings,
+            probe,
+            settled: false,
+        }
     }
 
     /// The Plan is well.
@@ -47,8 +54,14 @@ impl Permit {
     /// The Plan failed; its answer's headers, if it gave one, say for how long.
     pub(super) fn fail(&mut self, failure: Failure, headers: &HeaderMap) {
         let finding = match failure {
-            Failure::Upstream(reason) => Finding::Failure { pause: self.pause(reason, headers), decisive: false },
-            Failure::Account => Finding::Failure { pause: self.settings.reset_timeout, decisive: true },
+            Failure::Upstream(reason) => Finding::Failure {
+                pause: self.pause(reason, headers),
+                decisive: false,
+            },
+            Failure::Account => Finding::Failure {
+                pause: self.settings.reset_timeout,
+                decisive: true,
+            },
             Failure::Feature | Failure::Client | Failure::Spent => Finding::Nothing,
         };
         self.settle(finding, failure == Failure::Account);
@@ -68,8 +81,17 @@ impl Permit {
         if std::mem::replace(&mut self.settled, true) {
             return;
         }
-        let report = Report { credential: self.credential, model: &self.model, finding, whole_credential, probe: self.probe };
-        if self.circuits.settle(&report, &self.settings, Instant::now()) {
+        let report = Report {
+            credential: self.credential,
+            model: &self.model,
+            finding,
+            whole_credential,
+            probe: self.probe,
+        };
+        if self
+            .circuits
+            .settle(&report, &self.settings, Instant::now())
+        {
             tracing::warn!(plan_credential = %self.credential, model = &*self.model, whole_credential, "circuit opened");
         }
     }
@@ -107,7 +129,10 @@ mod tests {
     /// For how long a failure opened the circuit.
     fn pause_after(failure: Failure, retry_after: Option<&str>) -> Option<Duration> {
         let circuits = circuits();
-        let headers = retry_after.map(|value| (RETRY_AFTER, value.parse().unwrap())).into_iter().collect();
+        let headers = retry_after
+            .map(|value| (RETRY_AFTER, value.parse().unwrap()))
+            .into_iter()
+            .collect();
         permit(&circuits).fail(failure, &headers);
         circuits.open().first().map(|open| open.until - open.since)
     }
@@ -120,13 +145,21 @@ mod tests {
             (limited, None, Some(60)),
             (limited, Some("soon"), Some(60)),
             (limited, Some("99999"), Some(600)),
-            (Failure::Upstream(FallbackReason::Overloaded), Some("7"), Some(600)),
+            (
+                Failure::Upstream(FallbackReason::Overloaded),
+                Some("7"),
+                Some(600),
+            ),
             (Failure::Account, Some("7"), Some(600)),
             (Failure::Feature, Some("7"), None),
             (Failure::Client, None, None),
             (Failure::Spent, None, None),
         ] {
-            assert_eq!(pause_after(failure, retry_after), pause.map(Duration::from_secs), "{failure:?}");
+            assert_eq!(
+                pause_after(failure, retry_after),
+                pause.map(Duration::from_secs),
+                "{failure:?}"
+            );
         }
     }
 

@@ -57,7 +57,10 @@ struct Clock {
 
 impl Clock {
     fn set(&mut self) {
-        let next = self.pace.ping.map_or(self.due, |silence| self.due.min(self.sent + silence));
+        let next = self
+            .pace
+            .ping
+            .map_or(self.due, |silence| self.due.min(self.sent + silence));
         self.sleep.as_mut().reset(next);
     }
 }
@@ -88,8 +91,12 @@ impl End {
     pub(super) fn error(&self) -> ErrorBody {
         match self {
             Self::Broken(BrokenReply::Reported(error)) => error.clone(),
-            Self::Finished | Self::Broken(BrokenReply::Connection(_)) => ErrorBody::new("api_error", "the upstream's answer broke off"),
-            Self::TooLarge => ErrorBody::new("api_error", "the upstream sent an event that is too large"),
+            Self::Finished | Self::Broken(BrokenReply::Connection(_)) => {
+                ErrorBody::new("api_error", "the upstream's answer broke off")
+            }
+            Self::TooLarge => {
+                ErrorBody::new("api_error", "the upstream sent an event that is too large")
+            }
             Self::Silent => ErrorBody::new("timeout_error", "the upstream stopped answering"),
         }
     }
@@ -97,7 +104,9 @@ impl End {
     /// What kind of failure that is before any content.
     pub(super) fn failure(&self) -> Failure {
         match self {
-            Self::Broken(BrokenReply::Reported(error)) => class::of_event(&error.kind, &error.message),
+            Self::Broken(BrokenReply::Reported(error)) => {
+                class::of_event(&error.kind, &error.message)
+            }
             Self::Silent => Failure::Upstream(FallbackReason::Timeout),
             _ => Failure::Upstream(FallbackReason::StreamBroken),
         }
@@ -105,18 +114,39 @@ impl End {
 }
 
 impl Relay {
-    pub(super) fn new(source: ChunkStream, ledger: Ledger, permit: Option<Permit>, pace: Pace) -> Self {
+    pub(super) fn new(
+        source: ChunkStream,
+        ledger: Ledger,
+        permit: Option<Permit>,
+        pace: Pace,
+    ) -> Self {
         let sent = Instant::now();
         let sleep = Box::pin(tokio::time::sleep_until(pace.first_byte));
-        let mut clock = Clock { pace, due: pace.first_byte, sent, sleep };
+        let mut clock = Clock {
+            pace,
+            due: pace.first_byte,
+            sent,
+            sleep,
+        };
         clock.set();
         let reader = SseReader::new(MAX_EVENT);
-        Self { source: Some(source), reader, out: VecDeque::new(), begun: false, ledger, permit, closing: None, clock }
+        Self {
+            source: Some(source),
+            reader,
+            out: VecDeque::new(),
+            begun: false,
+            ledger,
+            permit,
+            closing: None,
+            clock,
+        }
     }
 
     /// Takes in the next chunk, or the end.
     pub(super) fn poll_step(&mut self, cx: &mut Context<'_>) -> Poll<Step> {
-        let Some(source) = &mut self.source else { return Poll::Ready(Step::End(End::Finished)) };
+        let Some(source) = &mut self.source else {
+            return Poll::Ready(Step::End(End::Finished));
+        };
         let chunk = match source.as_mut().poll_next(cx) {
             Poll::Pending => return self.poll_clock(cx),
             Poll::Ready(None) => return Poll::Ready(Step::End(End::Finished)),
@@ -128,7 +158,9 @@ impl Relay {
             tap.report(usage);
         }
         let length = chunk.bytes.len();
-        let fits = self.reader.push(chunk.bytes, &mut self.out, |event| tap.on_event(event));
+        let fits = self
+            .reader
+            .push(chunk.bytes, &mut self.out, |event| tap.on_event(event));
         let is_first = !std::mem::replace(&mut self.begun, true);
         if tap.take_progress() || is_first {
             self.clock.due = Instant::now() + self.clock.pace.idle;
@@ -151,7 +183,12 @@ impl Relay {
             if now >= self.clock.due {
                 return Poll::Ready(Step::End(End::Silent));
             }
-            if self.clock.pace.ping.is_some_and(|silence| now >= self.clock.sent + silence) {
+            if self
+                .clock
+                .pace
+                .ping
+                .is_some_and(|silence| now >= self.clock.sent + silence)
+            {
                 self.clock.sent = now;
                 self.out.push_back(PING);
                 return Poll::Ready(Step::More(0));
@@ -184,8 +221,11 @@ impl Relay {
     /// Draws the conclusions from what has been seen: for the circuit at the first content or error, for the usage at the end.
     fn settle(&mut self) {
         let tap = &self.ledger.tap;
-        let failure = tap.failure().map(|failure| class::of_event(&failure.kind, &failure.message));
-        if self.permit.is_some() && (tap.has_content() || failure.is_some())
+        let failure = tap
+            .failure()
+            .map(|failure| class::of_event(&failure.kind, &failure.message));
+        if self.permit.is_some()
+            && (tap.has_content() || failure.is_some())
             && let Some(mut permit) = self.permit.take()
         {
             match failure {
@@ -223,13 +263,20 @@ impl Relay {
         if let Some(mut permit) = self.permit.take() {
             permit.fail(end.failure(), &HeaderMap::new());
         }
-        self.closing = Some(self.ledger.close(status_of(end.failure()), Count::Estimated));
+        self.closing = Some(
+            self.ledger
+                .close(status_of(end.failure()), Count::Estimated),
+        );
     }
 }
 
 /// The usage status of a call that failed so.
 pub(super) fn status_of(failure: Failure) -> UsageStatus {
-    if failure == Failure::Client { UsageStatus::ClientError } else { UsageStatus::UpstreamError }
+    if failure == Failure::Client {
+        UsageStatus::ClientError
+    } else {
+        UsageStatus::UpstreamError
+    }
 }
 
 #[cfg(test)]
@@ -263,23 +310,39 @@ mod tests {
     }
 
     fn pace(ping: Option<Duration>) -> Pace {
-        Pace { first_byte: Instant::now() + SECOND * 300, idle: SECOND * 40, ping }
+        Pace {
+            first_byte: Instant::now() + SECOND * 300,
+            idle: SECOND * 40,
+            ping,
+        }
     }
 
     const STOP: &str = "event: message_stop\ndata: {}\n\n";
 
     #[tokio::test(start_paused = true)]
     async fn a_silent_stream_is_kept_alive_by_pings_until_it_has_been_silent_too_long() {
-        let source = futures::stream::iter([chunk("event: message_start\ndata: {}\n\n")]).chain(futures::stream::pending());
+        let source = futures::stream::iter([chunk("event: message_start\ndata: {}\n\n")])
+            .chain(futures::stream::pending());
         let (ledger, _outcomes) = ledger();
         let mut relay = Relay::new(Box::pin(source), ledger, None, pace(Some(SECOND * 15)));
         let started = Instant::now();
         let mut seen = Vec::new();
         while let Some(text) = next(&mut relay).await {
-            seen.push((started.elapsed().as_secs(), text.split(['\n', ' ']).nth(1).unwrap().to_owned()));
+            seen.push((
+                started.elapsed().as_secs(),
+                text.split(['\n', ' ']).nth(1).unwrap().to_owned(),
+            ));
         }
         let seen: Vec<(u64, &str)> = seen.iter().map(|(at, name)| (*at, name.as_str())).collect();
-        assert_eq!(seen, [(0, "message_start"), (15, "ping"), (30, "ping"), (40, "error")]);
+        assert_eq!(
+            seen,
+            [
+                (0, "message_start"),
+                (15, "ping"),
+                (30, "ping"),
+                (40, "error")
+            ]
+        );
     }
 
     #[tokio::test(start_paused = true)]
@@ -296,7 +359,11 @@ mod tests {
             last = text;
         }
         assert!(last.contains("timeout_error"));
-        assert_eq!(started.elapsed().as_secs(), 50, "forty seconds after the first byte");
+        assert_eq!(
+            started.elapsed().as_secs(),
+            50,
+            "forty seconds after the first byte"
+        );
     }
 
     #[tokio::test]
@@ -304,9 +371,22 @@ mod tests {
         let (acknowledge, acknowledged) = tokio::sync::oneshot::channel();
         let received_at = std::time::Instant::now();
         let ticket = Ticket::new(received_at, move |_| Closing::after(acknowledged));
-        let source = futures::stream::iter([chunk("event: content_block_delta\ndata: {}\n\n"), chunk(STOP)]);
-        let mut relay = Relay::new(Box::pin(source), Ledger::of(ticket, received_at, 0), None, pace(None));
-        assert!(next(&mut relay).await.unwrap().contains("content_block_delta"));
+        let source = futures::stream::iter([
+            chunk("event: content_block_delta\ndata: {}\n\n"),
+            chunk(STOP),
+        ]);
+        let mut relay = Relay::new(
+            Box::pin(source),
+            Ledger::of(ticket, received_at, 0),
+            None,
+            pace(None),
+        );
+        assert!(
+            next(&mut relay)
+                .await
+                .unwrap()
+                .contains("content_block_delta")
+        );
         assert!(futures::poll!(std::pin::pin!(next(&mut relay))).is_pending());
         acknowledge.send(()).unwrap();
         assert_eq!(next(&mut relay).await.as_deref(), Some(STOP));
@@ -321,7 +401,10 @@ mod tests {
         let mut relay = Relay::new(Box::pin(source), ledger, None, pace(None));
         assert!(next(&mut relay).await.unwrap().contains("too large"));
         assert_eq!(next(&mut relay).await, None);
-        assert_eq!(outcomes.recv().await.unwrap().status, UsageStatus::UpstreamError);
+        assert_eq!(
+            outcomes.recv().await.unwrap().status,
+            UsageStatus::UpstreamError
+        );
     }
 
     #[tokio::test]

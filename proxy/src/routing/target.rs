@@ -16,22 +16,36 @@ pub(super) fn bedrock_target(call: &Call) -> Option<BedrockTarget> {
         BedrockApi::Auto => is_anthropic(model_id),
         BedrockApi::Converse => false,
     };
-    (is_served && call.body.len() <= MAX_BODY)
-        .then(|| BedrockTarget { credential: Arc::clone(credential), model_id: model_id.to_owned() })
+    (is_served && call.body.len() <= MAX_BODY).then(|| BedrockTarget {
+        credential: Arc::clone(credential),
+        model_id: model_id.to_owned(),
+    })
 }
 
 /// The model id for `model`, by the first mapping that matches and names one, else the pool's default.
 fn bedrock_model<'a>(pool: &'a PoolView, model: &str) -> Option<(&'a str, BedrockApi)> {
-    let mapping: Option<&ModelMapping> = pool.models.iter().find(|mapping| mapping.name.matches(model));
-    let id = mapping.and_then(|mapping| mapping.bedrock_model_id.as_deref()).or(pool.default_model.as_deref())?;
-    Some((id, mapping.map_or(BedrockApi::Auto, |mapping| mapping.bedrock_api)))
+    let mapping: Option<&ModelMapping> = pool
+        .models
+        .iter()
+        .find(|mapping| mapping.name.matches(model));
+    let id = mapping
+        .and_then(|mapping| mapping.bedrock_model_id.as_deref())
+        .or(pool.default_model.as_deref())?;
+    Some((
+        id,
+        mapping.map_or(BedrockApi::Auto, |mapping| mapping.bedrock_api),
+    ))
 }
 
 /// Whether a model id, inference profile id or ARN is of an Anthropic model. An ARN that names no vendor, as of an application
 /// inference profile, counts as one: the client asked for Claude.
 fn is_anthropic(id: &str) -> bool {
-    let names_anthropic = id.starts_with("anthropic.") || id.contains(".anthropic.") || id.contains("/anthropic.");
-    let resource = id.strip_prefix("arn:").and_then(|arn| arn.rsplit_once(':')).map(|(_, resource)| resource);
+    let names_anthropic =
+        id.starts_with("anthropic.") || id.contains(".anthropic.") || id.contains("/anthropic.");
+    let resource = id
+        .strip_prefix("arn:")
+        .and_then(|arn| arn.rsplit_once(':'))
+        .map(|(_, resource)| resource);
     let names_nobody = resource.is_some_and(|resource| !resource.contains('.'));
     names_anthropic || names_nobody
 }
@@ -104,7 +118,11 @@ mod tests {
         ] {
             assert!(is_anthropic(id), "{id}");
         }
-        for id in ["amazon.nova-lite-v1:0", "us.amazon.nova-lite-v1:0", "arn:aws:bedrock:us-east-1::foundation-model/amazon.nova-lite-v1"] {
+        for id in [
+            "amazon.nova-lite-v1:0",
+            "us.amazon.nova-lite-v1:0",
+            "arn:aws:bedrock:us-east-1::foundation-model/amazon.nova-lite-v1",
+        ] {
             assert!(!is_anthropic(id), "{id}");
         }
     }

@@ -16,12 +16,18 @@ impl<'a> RawEvent<'a> {
 
     /// The last `event` field, empty if there is none.
     pub fn name(&self) -> &'a [u8] {
-        self.fields().filter(|(field, _)| *field == b"event").last().map_or(&[], |(_, value)| value)
+        self.fields()
+            .filter(|(field, _)| *field == b"event")
+            .last()
+            .map_or(&[], |(_, value)| value)
     }
 
     /// The `data` fields joined by line feeds; `None` if there is none, as in a comment. Borrowed where there is one.
     pub fn data(&self) -> Option<Cow<'a, [u8]>> {
-        let mut lines = self.fields().filter(|(field, _)| *field == b"data").map(|(_, value)| value);
+        let mut lines = self
+            .fields()
+            .filter(|(field, _)| *field == b"data")
+            .map(|(_, value)| value);
         let mut data = Cow::Borrowed(lines.next()?);
         for line in lines {
             let joined = data.to_mut();
@@ -98,11 +104,23 @@ mod tests {
     fn fields_follow_the_specification() {
         for (text, name, data) in [
             ("event: ping\ndata: {}\n\n", "ping", Some("{}")),
-            ("event:ping\ndata:  two spaces\n\n", "ping", Some(" two spaces")),
-            ("data: 1\r\nid: 7\r\nevent: a\r\nevent: b\r\n\r\n", "b", Some("1")),
+            (
+                "event:ping\ndata:  two spaces\n\n",
+                "ping",
+                Some(" two spaces"),
+            ),
+            (
+                "data: 1\r\nid: 7\r\nevent: a\r\nevent: b\r\n\r\n",
+                "b",
+                Some("1"),
+            ),
             ("data\ndata\n\n", "", Some("\n")),
             (": comment: data: 1\n\n", "", None),
-            ("\ndata: after a late line feed\n\n", "", Some("after a late line feed")),
+            (
+                "\ndata: after a late line feed\n\n",
+                "",
+                Some("after a late line feed"),
+            ),
             ("retry: 10\n\n", "", None),
         ] {
             let event = RawEvent::new(text.as_bytes());
@@ -113,6 +131,9 @@ mod tests {
 
     #[test]
     fn a_single_data_line_is_borrowed() {
-        assert!(matches!(RawEvent::new(b"data: 1\n\n").data(), Some(Cow::Borrowed(b"1"))));
+        assert!(matches!(
+            RawEvent::new(b"data: 1\n\n").data(),
+            Some(Cow::Borrowed(b"1"))
+        ));
     }
 }

@@ -17,7 +17,12 @@ pub struct HoldBack {
 impl HoldBack {
     /// Holds for `longest` after the first byte at most.
     pub fn new(longest: Duration) -> Self {
-        Self { longest, first_byte: None, held: 0, content: false }
+        Self {
+            longest,
+            first_byte: None,
+            held: 0,
+            content: false,
+        }
     }
 
     /// Notes that `bytes` more are held, whole events or not.
@@ -33,7 +38,9 @@ impl HoldBack {
 
     /// Whether the stream is to be let go.
     pub fn is_released(&self, now: Instant) -> bool {
-        self.content || self.held >= MAX_HELD || self.deadline().is_some_and(|deadline| now >= deadline)
+        self.content
+            || self.held >= MAX_HELD
+            || self.deadline().is_some_and(|deadline| now >= deadline)
     }
 
     /// When the stream is let go even if nothing more comes; `None` before the first byte.
@@ -52,7 +59,10 @@ mod tests {
     fn content_lets_go_at_once() {
         let now = Instant::now();
         let mut hold = HoldBack::new(SECOND * 10);
-        assert!(!hold.is_released(now + SECOND * 100), "nothing to let go before the first byte");
+        assert!(
+            !hold.is_released(now + SECOND * 100),
+            "nothing to let go before the first byte"
+        );
         hold.hold(10, now);
         assert!(!hold.is_released(now));
         hold.content();

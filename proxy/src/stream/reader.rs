@@ -50,7 +50,12 @@ enum Line {
 impl SseReader {
     /// A reader that refuses events of more than `limit` bytes.
     pub fn new(limit: usize) -> Self {
-        Self { pending: BytesMut::new(), limit, line: Line::Start, begun: false }
+        Self {
+            pending: BytesMut::new(),
+            limit,
+            line: Line::Start,
+            begun: false,
+        }
     }
 
     /// Takes the next chunk: calls `on_event` for each event that is now whole, in order, and appends their bytes to `whole`.
@@ -91,7 +96,12 @@ impl SseReader {
 
     fn event<'a>(&mut self, bytes: &'a [u8]) -> RawEvent<'a> {
         let is_first = !std::mem::replace(&mut self.begun, true);
-        RawEvent::new(bytes.strip_prefix(BYTE_ORDER_MARK).filter(|_| is_first).unwrap_or(bytes))
+        RawEvent::new(
+            bytes
+                .strip_prefix(BYTE_ORDER_MARK)
+                .filter(|_| is_first)
+                .unwrap_or(bytes),
+        )
     }
 
     fn keep(&mut self, rest: &[u8]) -> Result<(), EventTooLarge> {
@@ -130,7 +140,11 @@ impl SseReader {
                     None => return None,
                     Some(offset) => {
                         at += offset + 1;
-                        self.line = if bytes[at - 1] == b'\r' { Line::AfterCr } else { Line::Start };
+                        self.line = if bytes[at - 1] == b'\r' {
+                            Line::AfterCr
+                        } else {
+                            Line::Start
+                        };
                     }
                 },
             }
@@ -147,7 +161,8 @@ mod tests {
 
     /// What a reader makes of `chunks`: events as name and data, and all bytes it handed on.
     fn read(chunks: &[&[u8]]) -> (Vec<(Vec<u8>, Vec<u8>)>, Vec<u8>, Vec<u8>) {
-        let (mut reader, mut whole, mut events) = (SseReader::new(1 << 20), VecDeque::new(), Vec::new());
+        let (mut reader, mut whole, mut events) =
+            (SseReader::new(1 << 20), VecDeque::new(), Vec::new());
         for chunk in chunks {
             reader
                 .push(Bytes::copy_from_slice(chunk), &mut whole, |event| {
@@ -157,7 +172,11 @@ mod tests {
                 })
                 .unwrap();
         }
-        (events, whole.iter().flatten().copied().collect(), reader.rest().to_vec())
+        (
+            events,
+            whole.iter().flatten().copied().collect(),
+            reader.rest().to_vec(),
+        )
     }
 
     fn event(name: &str, data: &str) -> (Vec<u8>, Vec<u8>) {
@@ -167,7 +186,19 @@ mod tests {
     #[test]
     fn every_line_end_ends_lines_and_events() {
         for end in ["\n", "\r\n", "\r"] {
-            let text = ["event: a", "data: 1", "", ": comment", "", "event:b", "data: 2", "data:3", "", ""].join(end);
+            let text = [
+                "event: a",
+                "data: 1",
+                "",
+                ": comment",
+                "",
+                "event:b",
+                "data: 2",
+                "data:3",
+                "",
+                "",
+            ]
+            .join(end);
             let (events, whole, rest) = read(&[text.as_bytes()]);
             assert_eq!(events, [event("a", "1"), event("b", "2\n3")], "{end:?}");
             assert_eq!(whole.len() + rest.len(), text.len());
@@ -177,7 +208,10 @@ mod tests {
 
     #[test]
     fn a_byte_order_mark_is_no_part_of_the_first_event() {
-        assert_eq!(read(&[b"\xef\xbb", b"\xbfdata: 1\n\ndata: 2\n\n"]).0, [event("", "1"), event("", "2")]);
+        assert_eq!(
+            read(&[b"\xef\xbb", b"\xbfdata: 1\n\ndata: 2\n\n"]).0,
+            [event("", "1"), event("", "2")]
+        );
     }
 
     #[test]
@@ -192,14 +226,18 @@ mod tests {
     #[test]
     fn an_event_that_has_not_ended_is_kept_back() {
         let (events, whole, rest) = read(&[b"data: 1\n\nevent: x\ndata: {\"ty"]);
-        assert_eq!((events.len(), whole.as_slice()), (1, b"data: 1\n\n".as_slice()));
+        assert_eq!(
+            (events.len(), whole.as_slice()),
+            (1, b"data: 1\n\n".as_slice())
+        );
         assert_eq!(rest, b"event: x\ndata: {\"ty");
     }
 
     #[test]
     fn an_endless_event_is_an_error_and_not_memory() {
         let (mut reader, mut whole) = (SseReader::new(100), VecDeque::new());
-        let result = (0..1000).try_for_each(|_| reader.push(Bytes::from_static(b"data: xxxxxx"), &mut whole, |_| ()));
+        let result = (0..1000)
+            .try_for_each(|_| reader.push(Bytes::from_static(b"data: xxxxxx"), &mut whole, |_| ()));
         assert_eq!(result, Err(EventTooLarge { limit: 100 }));
         assert!(reader.rest().len() <= 100);
     }

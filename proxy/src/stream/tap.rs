@@ -9,7 +9,8 @@ use super::usage::UsageFold;
 /// Bytes of text per token where a count must be guessed.
 const BYTES_PER_TOKEN: u64 = 4;
 /// What a `content_block_delta` spends on anything but its text.
-const DELTA_FRAME: usize = r#"{"type":"content_block_delta","index":0,"delta":{"type":"text_delta","text":""#.len();
+const DELTA_FRAME: usize =
+    r#"{"type":"content_block_delta","index":0,"delta":{"type":"text_delta","text":""#.len();
 /// The most input tokens that are guessed: a body's images and documents are fewer tokens than bytes.
 const MAX_GUESSED_INPUT: u64 = 200_000;
 
@@ -82,18 +83,23 @@ impl UsageTap {
         self.progress = true;
         match kind {
             StreamEvent::ContentBlockDelta => {
-                self.content = self.content || self.failure.is_none();
+                self.content |= self.failure.is_none();
                 self.delta_bytes += text_length(&data);
             }
-            StreamEvent::ContentBlockStart => self.content = self.content || self.failure.is_none() && shows_content(&data),
+            StreamEvent::ContentBlockStart => {
+                self.content |= self.failure.is_none() && shows_content(&data);
+            }
             StreamEvent::MessageStart => {
-                if let Ok(MessageStart { message: WithUsage { usage: Some(usage) } }) = serde_json::from_slice(&data) {
+                if let Ok(MessageStart {
+                    message: WithUsage { usage: Some(usage) },
+                }) = serde_json::from_slice(&data)
+                {
                     self.usage.merge(&usage);
                 }
             }
             StreamEvent::MessageDelta => self.on_usage_of(&data),
             StreamEvent::MessageStop => {
-                self.content = self.content || self.failure.is_none();
+                self.content |= self.failure.is_none();
                 self.complete = true;
             }
             StreamEvent::Error => {
@@ -149,7 +155,9 @@ impl UsageTap {
             estimated = true;
         }
         if !self.complete || self.usage.output.is_none() {
-            tokens.output = tokens.output.max(self.delta_bytes.div_ceil(BYTES_PER_TOKEN));
+            tokens.output = tokens
+                .output
+                .max(self.delta_bytes.div_ceil(BYTES_PER_TOKEN));
             estimated = true;
         }
         (tokens, estimated)
@@ -164,20 +172,30 @@ impl UsageTap {
 
 /// Whether a `content_block_start` already is content: any but a text or thinking block, which begin empty.
 fn shows_content(data: &[u8]) -> bool {
-    serde_json::from_slice::<BlockStart<'_>>(data)
-        .map_or(true, |start| !matches!(start.content_block.kind.as_ref(), "text" | "thinking"))
+    serde_json::from_slice::<BlockStart<'_>>(data).map_or(true, |start| {
+        !matches!(start.content_block.kind.as_ref(), "text" | "thinking")
+    })
 }
 
 /// About how much text a delta carries: its length without frame and padding.
 fn text_length(data: &[u8]) -> u64 {
-    let end = data.iter().rposition(|byte| !matches!(byte, b' ' | b'}' | b'"')).map_or(0, |last| last + 1);
+    let end = data
+        .iter()
+        .rposition(|byte| !matches!(byte, b' ' | b'}' | b'"'))
+        .map_or(0, |last| last + 1);
     as_u64(end.saturating_sub(DELTA_FRAME))
 }
 
 fn failure(data: &[u8]) -> StreamFailure {
-    let (kind, message) = serde_json::from_slice::<WithError>(data)
-        .map_or_else(|_| (String::new(), String::new()), |WithError { error }| (error.kind, error.message));
-    StreamFailure { kind, message, data: data.to_vec() }
+    let (kind, message) = serde_json::from_slice::<WithError>(data).map_or_else(
+        |_| (String::new(), String::new()),
+        |WithError { error }| (error.kind, error.message),
+    );
+    StreamFailure {
+        kind,
+        message,
+        data: data.to_vec(),
+    }
 }
 
 fn as_u64(length: usize) -> u64 {
@@ -191,34 +209,75 @@ mod tests {
     fn tap(events: &[(&str, &str)]) -> UsageTap {
         let mut tap = UsageTap::default();
         for (name, data) in events {
-            tap.on_event(RawEvent::new(format!("event: {name}\ndata: {data}\n\n").as_bytes()));
+            tap.on_event(RawEvent::new(
+                format!("event: {name}\ndata: {data}\n\n").as_bytes(),
+            ));
         }
         tap
     }
 
-    const START: (&str, &str) =
-        ("message_start", r#"{"type":"message_start","message":{"usage":{"input_tokens":12,"output_tokens":1}}}"#);
-    const TEXT: (&str, &str) = ("content_block_start", r#"{"type":"content_block_start","index":0,"content_block":{"type":"text","text":""}}"#);
+    const START: (&str, &str) = (
+        "message_start",
+        r#"{"type":"message_start","message":{"usage":{"input_tokens":12,"output_tokens":1}}}"#,
+    );
+    const TEXT: (&str, &str) = (
+        "content_block_start",
+        r#"{"type":"content_block_start","index":0,"content_block":{"type":"text","text":""}}"#,
+    );
     const DELTA: (&str, &str) = (
         "content_block_delta",
         r#"{"type":"content_block_delta","index":0,"delta":{"type":"text_delta","text":"abcdefgh"}      }"#,
     );
-    const END: (&str, &str) = ("message_delta", r#"{"type":"message_delta","delta":{},"usage":{"output_tokens":40}}"#);
+    const END: (&str, &str) = (
+        "message_delta",
+        r#"{"type":"message_delta","delta":{},"usage":{"output_tokens":40}}"#,
+    );
     const STOP: (&str, &str) = ("message_stop", r#"{"type":"message_stop"}"#);
-    const ERROR: (&str, &str) =
-        ("error", r#"{"type":"error","error":{"type":"overloaded_error","message":"Overloaded"}}"#);
+    const ERROR: (&str, &str) = (
+        "error",
+        r#"{"type":"error","error":{"type":"overloaded_error","message":"Overloaded"}}"#,
+    );
 
     #[test]
     fn a_whole_stream_is_counted_exactly() {
         let tap = tap(&[START, TEXT, DELTA, END, STOP]);
         assert!(tap.is_complete());
-        assert_eq!(tap.tokens(4000), (TokenUsage { input: 12, output: 40, ..TokenUsage::default() }, false));
+        assert_eq!(
+            tap.tokens(4000),
+            (
+                TokenUsage {
+                    input: 12,
+                    output: 40,
+                    ..TokenUsage::default()
+                },
+                false
+            )
+        );
     }
 
     #[test]
     fn a_cut_stream_is_counted_by_what_was_received() {
-        assert_eq!(tap(&[START, TEXT, DELTA, DELTA]).tokens(4000), (TokenUsage { input: 12, output: 4, ..TokenUsage::default() }, true));
-        assert_eq!(tap(&[]).tokens(4000), (TokenUsage { input: 1000, ..TokenUsage::default() }, true));
+        assert_eq!(
+            tap(&[START, TEXT, DELTA, DELTA]).tokens(4000),
+            (
+                TokenUsage {
+                    input: 12,
+                    output: 4,
+                    ..TokenUsage::default()
+                },
+                true
+            )
+        );
+        assert_eq!(
+            tap(&[]).tokens(4000),
+            (
+                TokenUsage {
+                    input: 1000,
+                    ..TokenUsage::default()
+                },
+                true
+            )
+        );
     }
 
     #[test]
@@ -226,9 +285,36 @@ mod tests {
         for (events, content) in [
             (&[START][..], false),
             (&[START, TEXT, ("ping", "{}")], false),
-            (&[START, ("content_block_start", r#"{"content_block":{"type":"thinking","thinking":""}}"#)], false),
-            (&[START, ("content_block_start", r#"{"content_block":{"type":"tool_use","id":"a"}}"#)], true),
-            (&[START, ("content_block_start", r#"{"content_block":{"type":"redacted_thinking","data":"a"}}"#)], true),
+            (
+                &[
+                    START,
+                    (
+                        "content_block_start",
+                        r#"{"content_block":{"type":"thinking","thinking":""}}"#,
+                    ),
+                ],
+                false,
+            ),
+            (
+                &[
+                    START,
+                    (
+                        "content_block_start",
+                        r#"{"content_block":{"type":"tool_use","id":"a"}}"#,
+                    ),
+                ],
+                true,
+            ),
+            (
+                &[
+                    START,
+                    (
+                        "content_block_start",
+                        r#"{"content_block":{"type":"redacted_thinking","data":"a"}}"#,
+                    ),
+                ],
+                true,
+            ),
             (&[START, ("content_block_start", "not json")], true),
             (&[START, TEXT, DELTA], true),
             (&[START, END], false),
@@ -245,7 +331,10 @@ mod tests {
     fn the_first_error_is_kept_with_its_words() {
         let tap = tap(&[START, ERROR, ("error", "nonsense")]);
         let failure = tap.failure().unwrap();
-        assert_eq!((failure.kind.as_str(), failure.message.as_str()), ("overloaded_error", "Overloaded"));
+        assert_eq!(
+            (failure.kind.as_str(), failure.message.as_str()),
+            ("overloaded_error", "Overloaded")
+        );
         assert_eq!(failure.data, ERROR.1.as_bytes());
     }
 
@@ -263,7 +352,19 @@ mod tests {
     #[test]
     fn a_whole_message_is_counted() {
         let mut tap = UsageTap::default();
-        tap.on_message(br#"{"id":"msg","content":[{"usage":1}],"usage":{"input_tokens":3,"output_tokens":5}}"#);
-        assert_eq!(tap.tokens(99), (TokenUsage { input: 3, output: 5, ..TokenUsage::default() }, false));
+        tap.on_message(
+            br#"{"id":"msg","content":[{"usage":1}],"usage":{"input_tokens":3,"output_tokens":5}}"#,
+        );
+        assert_eq!(
+            tap.tokens(99),
+            (
+                TokenUsage {
+                    input: 3,
+                    output: 5,
+                    ..TokenUsage::default()
+                },
+                false
+            )
+        );
     }
 }

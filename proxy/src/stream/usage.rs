@@ -15,10 +15,18 @@ pub struct UsageFold {
     #[serde(default, rename = "output_tokens", deserialize_with = "count")]
     pub output: Option<u64>,
     /// Tokens read from the cache.
-    #[serde(default, rename = "cache_read_input_tokens", deserialize_with = "count")]
+    #[serde(
+        default,
+        rename = "cache_read_input_tokens",
+        deserialize_with = "count"
+    )]
     pub cache_read: Option<u64>,
     /// Tokens written to the cache, of either lifetime.
-    #[serde(default, rename = "cache_creation_input_tokens", deserialize_with = "count")]
+    #[serde(
+        default,
+        rename = "cache_creation_input_tokens",
+        deserialize_with = "count"
+    )]
     pub cache_creation: Option<u64>,
     /// Of these, by lifetime.
     #[serde(default, rename = "cache_creation", deserialize_with = "parts")]
@@ -28,9 +36,17 @@ pub struct UsageFold {
 /// `usage.cache_creation`.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
 pub struct CacheParts {
-    #[serde(default, rename = "ephemeral_5m_input_tokens", deserialize_with = "count")]
+    #[serde(
+        default,
+        rename = "ephemeral_5m_input_tokens",
+        deserialize_with = "count"
+    )]
     five_minutes: Option<u64>,
-    #[serde(default, rename = "ephemeral_1h_input_tokens", deserialize_with = "count")]
+    #[serde(
+        default,
+        rename = "ephemeral_1h_input_tokens",
+        deserialize_with = "count"
+    )]
     one_hour: Option<u64>,
 }
 
@@ -82,7 +98,9 @@ impl UsageFold {
     pub fn tokens(&self) -> TokenUsage {
         let one_hour = self.parts.one_hour.unwrap_or(0);
         let five_minutes = self.parts.five_minutes.unwrap_or(0);
-        let written = self.cache_creation.unwrap_or(five_minutes.saturating_add(one_hour));
+        let written = self
+            .cache_creation
+            .unwrap_or(five_minutes.saturating_add(one_hour));
         let one_hour = one_hour.min(written);
         TokenUsage {
             input: self.input.unwrap_or(0),
@@ -110,29 +128,71 @@ mod tests {
     fn the_last_value_that_is_not_null_wins() {
         let start = r#"{"input_tokens":2050,"cache_read_input_tokens":7,"cache_creation_input_tokens":null,"output_tokens":4}"#;
         let end = r#"{"input_tokens":null,"output_tokens":31772,"cache_creation_input_tokens":11}"#;
-        let expected = TokenUsage { input: 2050, output: 31772, cache_read: 7, cache_creation_5m: 11, cache_creation_1h: 0 };
+        let expected = TokenUsage {
+            input: 2050,
+            output: 31772,
+            cache_read: 7,
+            cache_creation_5m: 11,
+            cache_creation_1h: 0,
+        };
         assert_eq!(fold(&[start, end]), expected);
-        assert_eq!(fold(&[start, r#"{"output_tokens":2}"#]).output, 2, "downwards too");
+        assert_eq!(
+            fold(&[start, r#"{"output_tokens":2}"#]).output,
+            2,
+            "downwards too"
+        );
     }
 
     #[test]
     fn cache_writes_are_told_apart_by_lifetime() {
         for (object, five_minutes, one_hour) in [
-            (r#"{"cache_creation_input_tokens":100,"cache_creation":{"ephemeral_5m_input_tokens":30,"ephemeral_1h_input_tokens":70}}"#, 30, 70),
-            (r#"{"cache_creation":{"ephemeral_5m_input_tokens":30,"ephemeral_1h_input_tokens":70}}"#, 30, 70),
-            (r#"{"cache_creation_input_tokens":100,"cache_creation":{"ephemeral_1h_input_tokens":70}}"#, 30, 70),
+            (
+                r#"{"cache_creation_input_tokens":100,"cache_creation":{"ephemeral_5m_input_tokens":30,"ephemeral_1h_input_tokens":70}}"#,
+                30,
+                70,
+            ),
+            (
+                r#"{"cache_creation":{"ephemeral_5m_input_tokens":30,"ephemeral_1h_input_tokens":70}}"#,
+                30,
+                70,
+            ),
+            (
+                r#"{"cache_creation_input_tokens":100,"cache_creation":{"ephemeral_1h_input_tokens":70}}"#,
+                30,
+                70,
+            ),
             (r#"{"cache_creation_input_tokens":100}"#, 100, 0),
-            (r#"{"cache_creation_input_tokens":100,"cache_creation":null}"#, 100, 0),
-            (r#"{"cache_creation_input_tokens":5,"cache_creation":{"ephemeral_1h_input_tokens":70}}"#, 0, 5),
+            (
+                r#"{"cache_creation_input_tokens":100,"cache_creation":null}"#,
+                100,
+                0,
+            ),
+            (
+                r#"{"cache_creation_input_tokens":5,"cache_creation":{"ephemeral_1h_input_tokens":70}}"#,
+                0,
+                5,
+            ),
         ] {
             let tokens = fold(&[object]);
-            assert_eq!((tokens.cache_creation_5m, tokens.cache_creation_1h), (five_minutes, one_hour), "{object}");
+            assert_eq!(
+                (tokens.cache_creation_5m, tokens.cache_creation_1h),
+                (five_minutes, one_hour),
+                "{object}"
+            );
         }
     }
 
     #[test]
     fn nonsense_in_one_field_leaves_the_others() {
-        let tokens = fold(&[r#"{"input_tokens":"many","output_tokens":-3,"cache_read_input_tokens":9,"cache_creation":"x"}"#]);
-        assert_eq!(tokens, TokenUsage { cache_read: 9, ..TokenUsage::default() });
+        let tokens = fold(&[
+            r#"{"input_tokens":"many","output_tokens":-3,"cache_read_input_tokens":9,"cache_creation":"x"}"#,
+        ]);
+        assert_eq!(
+            tokens,
+            TokenUsage {
+                cache_read: 9,
+                ..TokenUsage::default()
+            }
+        );
     }
 }

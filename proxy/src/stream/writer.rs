@@ -36,11 +36,15 @@ mod tests {
         let mut out = BytesMut::new();
         write_event(&mut out, "message_stop", br#"{"type":"message_stop"}"#);
         out.extend_from_slice(&PING);
-        out.extend_from_slice(&error_event(&ErrorBody::new("overloaded_error", "a \"quote\"\nand a line")));
+        out.extend_from_slice(&error_event(&ErrorBody::new(
+            "overloaded_error",
+            "a \"quote\"\nand a line",
+        )));
         let (mut events, mut whole) = (Vec::new(), VecDeque::new());
         SseReader::new(1024)
             .push(out.freeze(), &mut whole, |event| {
-                let data: serde_json::Value = serde_json::from_slice(&event.data().unwrap()).unwrap();
+                let data: serde_json::Value =
+                    serde_json::from_slice(&event.data().unwrap()).unwrap();
                 assert_eq!(data["type"].as_str().unwrap().as_bytes(), event.name());
                 events.push(String::from_utf8(event.name().to_vec()).unwrap());
             })

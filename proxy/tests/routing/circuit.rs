@@ -9,11 +9,19 @@ use spillway_proxy::call::CircuitSettings;
 use crate::stack::{Setup, Stack};
 
 fn circuit(reset_timeout: Duration) -> CircuitSettings {
-    CircuitSettings { failure_threshold: 2, failure_rate: 50, failure_window: Duration::from_mins(1), reset_timeout }
+    CircuitSettings {
+        failure_threshold: 2,
+        failure_rate: 50,
+        failure_window: Duration::from_mins(1),
+        reset_timeout,
+    }
 }
 
 fn setup() -> Setup {
-    Setup { circuit: circuit(Duration::from_mins(30)), ..Setup::default() }
+    Setup {
+        circuit: circuit(Duration::from_mins(30)),
+        ..Setup::default()
+    }
 }
 
 /// Sends a message and returns who answered, and why.
@@ -31,11 +39,17 @@ async fn it_opens_at_the_threshold_and_then_the_plan_is_left_alone() {
     let mut stack = Stack::start(setup()).await;
     stack.fakes.plan.always(Failure::status(529));
     for _ in 0..2 {
-        assert_eq!(send(&mut stack, true).await, (Some(Provider::Bedrock), Some(FallbackReason::Overloaded)));
+        assert_eq!(
+            send(&mut stack, true).await,
+            (Some(Provider::Bedrock), Some(FallbackReason::Overloaded))
+        );
     }
     assert_eq!(stack.router.open_circuits().len(), 1);
     for stream in [false, true] {
-        assert_eq!(send(&mut stack, stream).await, (Some(Provider::Bedrock), Some(FallbackReason::CircuitOpen)));
+        assert_eq!(
+            send(&mut stack, stream).await,
+            (Some(Provider::Bedrock), Some(FallbackReason::CircuitOpen))
+        );
     }
     assert_eq!(stack.fakes.plan.request_count(), 2);
 }
@@ -48,11 +62,23 @@ async fn failures_in_streams_count_and_clients_failures_do_not() {
         assert_eq!(stack.send(true).await.status(), status);
         stack.outcome().await;
     }
-    stack.fakes.plan.next(Failure::status(429).message("long context"));
+    stack
+        .fakes
+        .plan
+        .next(Failure::status(429).message("long context"));
     send(&mut stack, true).await;
     assert_eq!(stack.router.open_circuits(), []);
-    for action in [Action::Error { error_type: "api_error".to_owned(), message: String::new() }, Action::Cut] {
-        stack.fakes.plan.next(Script::default().fault(Point::Content, action));
+    for action in [
+        Action::Error {
+            error_type: "api_error".to_owned(),
+            message: String::new(),
+        },
+        Action::Cut,
+    ] {
+        stack
+            .fakes
+            .plan
+            .next(Script::default().fault(Point::Content, action));
         send(&mut stack, true).await;
     }
     assert_eq!(stack.router.open_circuits().len(), 1);
@@ -60,13 +86,20 @@ async fn failures_in_streams_count_and_clients_failures_do_not() {
 
 #[tokio::test]
 async fn a_probe_closes_it_again() {
-    let mut stack = Stack::start(Setup { circuit: circuit(Duration::from_secs(1)), ..setup() }).await;
+    let mut stack = Stack::start(Setup {
+        circuit: circuit(Duration::from_secs(1)),
+        ..setup()
+    })
+    .await;
     stack.fakes.plan.down().await;
     for _ in 0..2 {
         send(&mut stack, true).await;
     }
     stack.fakes.plan.up().await;
-    assert_eq!(send(&mut stack, true).await.1, Some(FallbackReason::CircuitOpen));
+    assert_eq!(
+        send(&mut stack, true).await.1,
+        Some(FallbackReason::CircuitOpen)
+    );
     let until = stack.router.open_circuits()[0].until;
     tokio::time::sleep_until(until.into()).await;
     assert_eq!(send(&mut stack, true).await, (Some(Provider::Plan), None));
@@ -76,7 +109,10 @@ async fn a_probe_closes_it_again() {
 #[tokio::test]
 async fn a_rate_limit_opens_it_for_as_long_as_it_says() {
     let mut stack = Stack::start(setup()).await;
-    stack.fakes.plan.always(Failure::status(429).retry_after(90));
+    stack
+        .fakes
+        .plan
+        .always(Failure::status(429).retry_after(90));
     for _ in 0..2 {
         send(&mut stack, true).await;
     }
@@ -88,9 +124,15 @@ async fn a_rate_limit_opens_it_for_as_long_as_it_says() {
 async fn a_refused_account_opens_it_at_once_for_every_model() {
     let mut stack = Stack::start(setup()).await;
     stack.fakes.plan.next(Failure::credit_balance());
-    assert_eq!(send(&mut stack, true).await.1, Some(FallbackReason::Account));
+    assert_eq!(
+        send(&mut stack, true).await.1,
+        Some(FallbackReason::Account)
+    );
     assert_eq!(stack.router.open_circuits()[0].model, None);
-    assert_eq!(send(&mut stack, true).await.1, Some(FallbackReason::CircuitOpen));
+    assert_eq!(
+        send(&mut stack, true).await.1,
+        Some(FallbackReason::CircuitOpen)
+    );
 }
 
 #[tokio::test]
@@ -103,21 +145,34 @@ async fn when_bedrock_fails_too_the_plan_is_tried_once() {
     }
     for stream in [false, true] {
         stack.fakes.bedrock.always(Failure::status(429));
-        stack.fakes.plan.next(Failure::status(503).message("still away"));
+        stack
+            .fakes
+            .plan
+            .next(Failure::status(503).message("still away"));
         let response = stack.send(stream).await;
         assert_eq!(response.status(), 503);
         assert!(response.text().await.unwrap().contains("still away"));
-        assert_eq!(stack.outcome().await.fallback_reason, Some(FallbackReason::CircuitOpen));
+        assert_eq!(
+            stack.outcome().await.fallback_reason,
+            Some(FallbackReason::CircuitOpen)
+        );
     }
     // It has recovered meanwhile, which closes the circuit.
-    assert_eq!(send(&mut stack, true).await, (Some(Provider::Plan), Some(FallbackReason::CircuitOpen)));
+    assert_eq!(
+        send(&mut stack, true).await,
+        (Some(Provider::Plan), Some(FallbackReason::CircuitOpen))
+    );
     assert_eq!(stack.router.open_circuits(), []);
     assert_eq!(send(&mut stack, true).await, (Some(Provider::Plan), None));
 }
 
 #[tokio::test]
 async fn without_a_fallback_it_blocks_nothing() {
-    let mut stack = Stack::start(Setup { bedrock: None, ..setup() }).await;
+    let mut stack = Stack::start(Setup {
+        bedrock: None,
+        ..setup()
+    })
+    .await;
     stack.fakes.plan.always(Failure::status(529));
     for _ in 0..4 {
         assert_eq!(stack.send(true).await.status(), 529);

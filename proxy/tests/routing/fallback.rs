@@ -19,33 +19,65 @@ const USAGE: Usage = Usage {
 /// Sends one message while the Plan fails so, and asserts that Bedrock answers it.
 async fn assert_falls_back(stack: &mut Stack, reply: Reply, stream: bool, reason: FallbackReason) {
     stack.fakes.plan.next(reply.clone());
-    stack.fakes.bedrock.next(Script::text("from the other side").usage(USAGE));
+    stack
+        .fakes
+        .bedrock
+        .next(Script::text("from the other side").usage(USAGE));
     let response = stack.send(stream).await;
     assert_eq!(response.status(), 200, "{reply:?}");
     assert!(response.headers().contains_key("request-id"));
-    let content_type = response.headers()["content-type"].to_str().unwrap().to_owned();
+    let content_type = response.headers()["content-type"]
+        .to_str()
+        .unwrap()
+        .to_owned();
     let body = response.text().await.unwrap();
     if stream {
         assert!(content_type.starts_with("text/event-stream"));
         let events = events(&body);
         assert_eq!(text(&events), "from the other side");
-        assert_eq!(events.first().unwrap().1["message"]["usage"]["input_tokens"], 17);
+        assert_eq!(
+            events.first().unwrap().1["message"]["usage"]["input_tokens"],
+            17
+        );
         assert_eq!(events.last().unwrap().0, "message_stop");
         assert!(!body.contains("amazon-bedrock"));
     } else {
         assert_eq!(content_type, "application/json");
-        assert_eq!(serde_json::from_str::<serde_json::Value>(&body).unwrap()["content"][0]["text"], "from the other side");
+        assert_eq!(
+            serde_json::from_str::<serde_json::Value>(&body).unwrap()["content"][0]["text"],
+            "from the other side"
+        );
     }
     let outcome = stack.outcome().await;
-    assert_eq!((outcome.status, outcome.provider), (UsageStatus::Ok, Some(Provider::Bedrock)), "{reply:?}");
-    assert_eq!((outcome.is_fallback, outcome.fallback_reason), (true, Some(reason)), "{reply:?}");
+    assert_eq!(
+        (outcome.status, outcome.provider),
+        (UsageStatus::Ok, Some(Provider::Bedrock)),
+        "{reply:?}"
+    );
+    assert_eq!(
+        (outcome.is_fallback, outcome.fallback_reason),
+        (true, Some(reason)),
+        "{reply:?}"
+    );
     assert_eq!(outcome.upstream_model.as_deref(), Some(BEDROCK_MODEL));
     let tokens = outcome.tokens;
-    assert_eq!((tokens.input, tokens.output, tokens.cache_read, tokens.cache_creation()), (17, 5, 3, 2));
+    assert_eq!(
+        (
+            tokens.input,
+            tokens.output,
+            tokens.cache_read,
+            tokens.cache_creation()
+        ),
+        (17, 5, 3, 2)
+    );
     assert!(!outcome.estimated);
     stack.assert_metered_once();
     let asked = stack.fakes.bedrock.requests();
-    let operation = if stream { Operation::InvokeStream } else { Operation::Invoke };
+    let operation = if stream {
+        Operation::InvokeStream
+    } else {
+        Operation::Invoke
+    };
     assert_eq!(asked.last().unwrap().operation, operation);
 }
 
@@ -59,10 +91,16 @@ async fn every_failure_of_upstream_and_account_falls_back() {
         (Failure::status(504), FallbackReason::ServerError),
         (Failure::status(529), FallbackReason::Overloaded),
         (Failure::status(429), FallbackReason::RateLimited),
-        (Failure::status(429).message("Extra usage is required for long context requests."), FallbackReason::Feature),
+        (
+            Failure::status(429).message("Extra usage is required for long context requests."),
+            FallbackReason::Feature,
+        ),
         (Failure::status(401), FallbackReason::Account),
         (Failure::status(402), FallbackReason::Account),
-        (Failure::status(403).message("Your API key does not have permission."), FallbackReason::Account),
+        (
+            Failure::status(403).message("Your API key does not have permission."),
+            FallbackReason::Account,
+        ),
         (Failure::credit_balance(), FallbackReason::Account),
         (Failure::usage_limit(), FallbackReason::Account),
     ] {
@@ -80,12 +118,27 @@ async fn every_failure_of_upstream_and_account_falls_back() {
 async fn no_connection_and_no_answer_fall_back() {
     let mut stack = Stack::start(Setup::default()).await;
     for stream in [false, true] {
-        assert_falls_back(&mut stack, Reply::Reset, stream, FallbackReason::StreamBroken).await;
-        assert_falls_back(&mut stack, Reply::Close, stream, FallbackReason::StreamBroken).await;
+        assert_falls_back(
+            &mut stack,
+            Reply::Reset,
+            stream,
+            FallbackReason::StreamBroken,
+        )
+        .await;
+        assert_falls_back(
+            &mut stack,
+            Reply::Close,
+            stream,
+            FallbackReason::StreamBroken,
+        )
+        .await;
         stack.fakes.plan.refuse().await;
         stack.fakes.bedrock.next(Script::text("hello"));
         assert_eq!(stack.send(stream).await.status(), 200);
-        assert_eq!(stack.outcome().await.fallback_reason, Some(FallbackReason::Connect));
+        assert_eq!(
+            stack.outcome().await.fallback_reason,
+            Some(FallbackReason::Connect)
+        );
         stack.fakes.plan.up().await;
     }
 }
@@ -97,13 +150,20 @@ async fn a_stream_without_first_byte_falls_back_and_a_silent_answer_is_no_second
         plan_request: Duration::from_millis(300),
         ..Setup::default().timeouts
     };
-    let mut stack = Stack::start(Setup { timeouts, ..Setup::default() }).await;
+    let mut stack = Stack::start(Setup {
+        timeouts,
+        ..Setup::default()
+    })
+    .await;
     assert_falls_back(&mut stack, Reply::Hang, true, FallbackReason::Timeout).await;
     let before = stack.fakes.bedrock.request_count();
     stack.fakes.plan.next(Reply::Hang);
     assert_eq!(stack.send(false).await.status(), 504);
     let outcome = stack.outcome().await;
-    assert_eq!((outcome.provider, outcome.estimated, outcome.is_fallback), (Some(Provider::Plan), true, false));
+    assert_eq!(
+        (outcome.provider, outcome.estimated, outcome.is_fallback),
+        (Some(Provider::Plan), true, false)
+    );
     assert_eq!(stack.fakes.bedrock.request_count(), before);
 }
 
@@ -122,24 +182,54 @@ async fn the_clients_own_failures_stay() {
 
 #[tokio::test]
 async fn when_both_fail_the_more_useful_error_is_shown() {
-    let mut stack = Stack::start(Setup::default()).await;
     for (plan, bedrock, status, message) in [
-        (Failure::status(529), Failure::status(429), 529, "Overloaded"),
-        (Failure::status(529), Failure::input_too_long(), 400, "Input is too long."),
-        (Failure::status(529), Failure::status(400).message("arn:aws:bedrock is wrong"), 529, "Overloaded"),
-        (Failure::status(401).message("invalid x-api-key"), Failure::status(403), 401, "invalid x-api-key"),
-        (Failure::status(401).message("invalid x-api-key"), Failure::status(429), 429, "Bedrock is throttling"),
+        (
+            Failure::status(529),
+            Failure::status(429),
+            529,
+            "Overloaded",
+        ),
+        (
+            Failure::status(529),
+            Failure::input_too_long(),
+            400,
+            "Input is too long.",
+        ),
+        (
+            Failure::status(529),
+            Failure::status(400).message("arn:aws:bedrock is wrong"),
+            529,
+            "Overloaded",
+        ),
+        (
+            Failure::status(401).message("invalid x-api-key"),
+            Failure::status(403),
+            401,
+            "invalid x-api-key",
+        ),
+        (
+            Failure::status(401).message("invalid x-api-key"),
+            Failure::status(429),
+            429,
+            "Bedrock is throttling",
+        ),
     ] {
         for stream in [false, true] {
-            stack = Stack::start(Setup::default()).await;
+            let mut stack = Stack::start(Setup::default()).await;
             stack.fakes.plan.next(plan.clone());
             stack.fakes.bedrock.next(bedrock.clone());
             let response = stack.send(stream).await;
             assert_eq!(response.status(), status, "{plan:?} {bedrock:?}");
             let body: serde_json::Value = response.json().await.unwrap();
-            assert_eq!((&body["type"], &body["error"]["message"]), (&"error".into(), &message.into()));
+            assert_eq!(
+                (&body["type"], &body["error"]["message"]),
+                (&"error".into(), &message.into())
+            );
             let outcome = stack.outcome().await;
-            assert_eq!((outcome.http_status, outcome.provider, outcome.is_fallback), (status, Some(Provider::Bedrock), true));
+            assert_eq!(
+                (outcome.http_status, outcome.provider, outcome.is_fallback),
+                (status, Some(Provider::Bedrock), true)
+            );
             assert!(outcome.tokens.is_zero());
         }
     }
@@ -147,11 +237,22 @@ async fn when_both_fail_the_more_useful_error_is_shown() {
 
 #[tokio::test]
 async fn bedrock_alone_serves_callers_without_a_plan() {
-    let mut stack = Stack::start(Setup { plan: false, ..Setup::default() }).await;
+    let mut stack = Stack::start(Setup {
+        plan: false,
+        ..Setup::default()
+    })
+    .await;
     stack.fakes.bedrock.next(Script::text("hello"));
     assert_eq!(stack.send(true).await.status(), 200);
-    assert_eq!(stack.outcome().await.fallback_reason, Some(FallbackReason::NoPlanCredential));
-    let mut stack = Stack::start(Setup { plan: false, ..Setup::plan_only() }).await;
+    assert_eq!(
+        stack.outcome().await.fallback_reason,
+        Some(FallbackReason::NoPlanCredential)
+    );
+    let mut stack = Stack::start(Setup {
+        plan: false,
+        ..Setup::plan_only()
+    })
+    .await;
     assert_eq!(stack.send(true).await.status(), 503);
     assert_eq!(stack.outcome().await.provider, None);
 }

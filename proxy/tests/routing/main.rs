@@ -1,5 +1,11 @@
 //! The router over real sockets: an HTTP server before it, the fake upstreams behind it.
 
+#![expect(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "a helper that fails is a test that fails"
+)]
+
 mod aborts;
 mod bedrock;
 mod circuit;

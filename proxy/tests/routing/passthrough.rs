@@ -14,17 +14,31 @@ const USAGE: Usage = Usage {
     cache_creation_1h_input_tokens: 13,
 };
 
-const TOKENS: TokenUsage = TokenUsage { input: 2050, output: 31, cache_read: 7, cache_creation_5m: 11, cache_creation_1h: 13 };
+const TOKENS: TokenUsage = TokenUsage {
+    input: 2050,
+    output: 31,
+    cache_read: 7,
+    cache_creation_5m: 11,
+    cache_creation_1h: 13,
+};
 
 #[tokio::test]
 async fn request_and_answer_pass_unchanged_and_are_metered() {
     for stream in [false, true] {
         let mut stack = Stack::start(Setup::default()).await;
-        stack.fakes.plan.next(Script::text("a story of some length").usage(USAGE));
-        let body = format!(r#" {{"model":"claude-sonnet-4-5" , "unheard_of": 1e2,"stream":{stream},"max_tokens":9,"messages":[{{"role":"user","content":"a"}}]}}"#);
+        stack
+            .fakes
+            .plan
+            .next(Script::text("a story of some length").usage(USAGE));
+        let body = format!(
+            r#" {{"model":"claude-sonnet-4-5" , "unheard_of": 1e2,"stream":{stream},"max_tokens":9,"messages":[{{"role":"user","content":"a"}}]}}"#
+        );
         let response = stack
             .client
-            .post(format!("{}/ak/path-key/v1/messages?beta=true&x=%20", stack.url))
+            .post(format!(
+                "{}/ak/path-key/v1/messages?beta=true&x=%20",
+                stack.url
+            ))
             .header("authorization", "Bearer sk-spw-mine")
             .header("x-api-key", "sk-spw-mine")
             .header("cookie", "a=b")
@@ -43,11 +57,24 @@ async fn request_and_answer_pass_unchanged_and_are_metered() {
         let headers = response.headers().clone();
         let answer = response.text().await.unwrap();
 
-        let seen = stack.fakes.plan.wait_requests(LIMIT, |seen| seen.iter().any(|one| one.answer.outcome == Outcome::Complete)).await;
+        let seen = stack
+            .fakes
+            .plan
+            .wait_requests(LIMIT, |seen| {
+                seen.iter()
+                    .any(|one| one.answer.outcome == Outcome::Complete)
+            })
+            .await;
         let seen = &seen.unwrap()[0];
         assert_eq!(seen.body_sha256, sha256_hex(body.as_bytes()));
-        assert_eq!((seen.path.as_str(), seen.query.as_deref()), ("/v1/messages", Some("beta=true&x=%20")));
-        assert_eq!(seen.header("x-api-key"), Some(digest(PLAN_API_KEY.as_bytes()).as_str()));
+        assert_eq!(
+            (seen.path.as_str(), seen.query.as_deref()),
+            ("/v1/messages", Some("beta=true&x=%20"))
+        );
+        assert_eq!(
+            seen.header("x-api-key"),
+            Some(digest(PLAN_API_KEY.as_bytes()).as_str())
+        );
         assert_eq!(seen.header("accept-encoding"), Some("identity"));
         assert_eq!(seen.header("anthropic-beta"), Some("new-beta-2027-01-01"));
         assert_eq!(seen.header("x-unheard-of"), Some("yes"));
@@ -61,10 +88,21 @@ async fn request_and_answer_pass_unchanged_and_are_metered() {
         }
 
         let outcome = stack.outcome().await;
-        assert_eq!((outcome.status, outcome.http_status, outcome.provider), (UsageStatus::Ok, 200, Some(Provider::Plan)));
-        assert_eq!((outcome.tokens, outcome.estimated, outcome.is_fallback), (TOKENS, false, false));
-        assert_eq!(outcome.upstream_request_id.as_deref(), Some(seen.answer.request_id.as_str()));
-        assert!(outcome.ttft.unwrap() <= outcome.latency && outcome.overhead <= outcome.ttft.unwrap());
+        assert_eq!(
+            (outcome.status, outcome.http_status, outcome.provider),
+            (UsageStatus::Ok, 200, Some(Provider::Plan))
+        );
+        assert_eq!(
+            (outcome.tokens, outcome.estimated, outcome.is_fallback),
+            (TOKENS, false, false)
+        );
+        assert_eq!(
+            outcome.upstream_request_id.as_deref(),
+            Some(seen.answer.request_id.as_str())
+        );
+        assert!(
+            outcome.ttft.unwrap() <= outcome.latency && outcome.overhead <= outcome.ttft.unwrap()
+        );
         stack.assert_metered_once();
     }
 }
@@ -72,8 +110,16 @@ async fn request_and_answer_pass_unchanged_and_are_metered() {
 #[tokio::test]
 async fn an_answer_that_the_upstream_would_compress_comes_readable() {
     let mut stack = Stack::start(Setup::default()).await;
-    stack.fakes.plan.next(Script { gzip: true, ..Script::text("hello").usage(USAGE) });
-    let response = stack.request(false).header("accept-encoding", "gzip").send().await.unwrap();
+    stack.fakes.plan.next(Script {
+        gzip: true,
+        ..Script::text("hello").usage(USAGE)
+    });
+    let response = stack
+        .request(false)
+        .header("accept-encoding", "gzip")
+        .send()
+        .await
+        .unwrap();
     assert!(response.text().await.unwrap().contains("hello"));
     assert_eq!(stack.outcome().await.tokens, TOKENS);
 }

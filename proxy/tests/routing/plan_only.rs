@@ -11,22 +11,64 @@ use crate::stack::{Setup, Stack, events, final_error};
 async fn errors_pass_unmodified_with_body_and_headers() {
     let mut stack = Stack::start(Setup::plan_only()).await;
     for (status, error_type, message, metered) in [
-        (400, "invalid_request_error", "messages: bad", UsageStatus::ClientError),
-        (400, "invalid_request_error", "Your credit balance is too low", UsageStatus::UpstreamError),
-        (401, "authentication_error", "invalid x-api-key", UsageStatus::UpstreamError),
+        (
+            400,
+            "invalid_request_error",
+            "messages: bad",
+            UsageStatus::ClientError,
+        ),
+        (
+            400,
+            "invalid_request_error",
+            "Your credit balance is too low",
+            UsageStatus::UpstreamError,
+        ),
+        (
+            401,
+            "authentication_error",
+            "invalid x-api-key",
+            UsageStatus::UpstreamError,
+        ),
         (402, "billing_error", "pay", UsageStatus::UpstreamError),
-        (403, "permission_error", "Your API key does not have permission", UsageStatus::UpstreamError),
+        (
+            403,
+            "permission_error",
+            "Your API key does not have permission",
+            UsageStatus::UpstreamError,
+        ),
         (404, "not_found_error", "model", UsageStatus::ClientError),
         (413, "request_too_large", "large", UsageStatus::ClientError),
-        (422, "invalid_request_error", "Input tag 'x'", UsageStatus::ClientError),
-        (429, "rate_limit_error", "slower", UsageStatus::UpstreamError),
-        (429, "rate_limit_error", "long context", UsageStatus::UpstreamError),
+        (
+            422,
+            "invalid_request_error",
+            "Input tag 'x'",
+            UsageStatus::ClientError,
+        ),
+        (
+            429,
+            "rate_limit_error",
+            "slower",
+            UsageStatus::UpstreamError,
+        ),
+        (
+            429,
+            "rate_limit_error",
+            "long context",
+            UsageStatus::UpstreamError,
+        ),
         (500, "api_error", "broken", UsageStatus::UpstreamError),
         (503, "api_error", "away", UsageStatus::UpstreamError),
-        (529, "overloaded_error", "Overloaded", UsageStatus::UpstreamError),
+        (
+            529,
+            "overloaded_error",
+            "Overloaded",
+            UsageStatus::UpstreamError,
+        ),
     ] {
         for stream in [false, true] {
-            let body = format!(r#"{{ "type":"error","error":{{"type":"{error_type}","message":"{message}"}},"extra":1 }}"#);
+            let body = format!(
+                r#"{{ "type":"error","error":{{"type":"{error_type}","message":"{message}"}},"extra":1 }}"#
+            );
             stack.fakes.plan.next(Failure {
                 status,
                 body: Some(body.clone()),
@@ -41,8 +83,15 @@ async fn errors_pass_unmodified_with_body_and_headers() {
             assert!(response.headers().contains_key("request-id"));
             assert_eq!(response.text().await.unwrap(), body);
             let outcome = stack.outcome().await;
-            assert_eq!((outcome.status, outcome.http_status), (metered, status), "{status} {message}");
-            assert_eq!((outcome.provider, outcome.is_fallback), (Some(Provider::Plan), false));
+            assert_eq!(
+                (outcome.status, outcome.http_status),
+                (metered, status),
+                "{status} {message}"
+            );
+            assert_eq!(
+                (outcome.provider, outcome.is_fallback),
+                (Some(Provider::Plan), false)
+            );
             assert!(outcome.tokens.is_zero() && !outcome.estimated);
         }
     }
@@ -58,8 +107,14 @@ async fn an_error_in_a_stream_passes_unmodified_before_and_after_content() {
         ("invalid_request_error", UsageStatus::ClientError),
     ] {
         for at in [Point::Start, Point::Content, Point::Deltas(1)] {
-            let error = Action::Error { error_type: error_type.to_owned(), message: "told so".to_owned() };
-            stack.fakes.plan.next(Script::text("some words that are cut").fault(at, error));
+            let error = Action::Error {
+                error_type: error_type.to_owned(),
+                message: "told so".to_owned(),
+            };
+            stack
+                .fakes
+                .plan
+                .next(Script::text("some words that are cut").fault(at, error));
             let response = stack.send(true).await;
             assert_eq!(response.status(), 200);
             let events = events(&response.text().await.unwrap());
@@ -76,11 +131,16 @@ async fn a_stream_that_breaks_ends_in_whole_events_and_an_error() {
     let mut stack = Stack::start(Setup::plan_only()).await;
     for action in [Action::Cut, Action::CutInside, Action::Reset] {
         for at in [Point::Start, Point::Content, Point::Deltas(2), Point::End] {
-            stack.fakes.plan.next(Script::text("some words that are cut off in the middle").fault(at, action.clone()));
+            stack.fakes.plan.next(
+                Script::text("some words that are cut off in the middle").fault(at, action.clone()),
+            );
             let events = events(&stack.send(true).await.text().await.unwrap());
             assert_eq!(final_error(&events), Some("api_error"), "{action:?} {at:?}");
             let outcome = stack.outcome().await;
-            assert_eq!((outcome.status, outcome.http_status, outcome.estimated), (UsageStatus::UpstreamError, 200, true));
+            assert_eq!(
+                (outcome.status, outcome.http_status, outcome.estimated),
+                (UsageStatus::UpstreamError, 200, true)
+            );
         }
     }
 }
@@ -92,16 +152,30 @@ async fn no_connection_is_502_and_silence_504() {
         plan_request: Duration::from_millis(300),
         ..Setup::default().timeouts
     };
-    let mut stack = Stack::start(Setup { timeouts, ..Setup::plan_only() }).await;
+    let mut stack = Stack::start(Setup {
+        timeouts,
+        ..Setup::plan_only()
+    })
+    .await;
     for stream in [false, true] {
-        for (reply, status, error_type) in [(Reply::Hang, 504, "timeout_error"), (Reply::Reset, 502, "api_error"), (Reply::Close, 502, "api_error")] {
+        for (reply, status, error_type) in [
+            (Reply::Hang, 504, "timeout_error"),
+            (Reply::Reset, 502, "api_error"),
+            (Reply::Close, 502, "api_error"),
+        ] {
             stack.fakes.plan.next(reply);
             let response = stack.send(stream).await;
             assert_eq!(response.status(), status);
             let body: serde_json::Value = response.json().await.unwrap();
-            assert_eq!((&body["type"], &body["error"]["type"]), (&"error".into(), &error_type.into()));
+            assert_eq!(
+                (&body["type"], &body["error"]["type"]),
+                (&"error".into(), &error_type.into())
+            );
             let outcome = stack.outcome().await;
-            assert_eq!((outcome.status, outcome.http_status), (UsageStatus::UpstreamError, status));
+            assert_eq!(
+                (outcome.status, outcome.http_status),
+                (UsageStatus::UpstreamError, status)
+            );
         }
         stack.fakes.plan.refuse().await;
         assert_eq!(stack.send(stream).await.status(), 502);
@@ -112,9 +186,19 @@ async fn no_connection_is_502_and_silence_504() {
 
 #[tokio::test]
 async fn a_stream_that_falls_silent_ends_in_an_error() {
-    let timeouts = spillway_proxy::routing::Timeouts { plan_idle: Duration::from_millis(300), ..Setup::default().timeouts };
-    let mut stack = Stack::start(Setup { timeouts, ..Setup::plan_only() }).await;
-    stack.fakes.plan.next(Script::text("some words that stop").hold(Point::Deltas(1), "never"));
+    let timeouts = spillway_proxy::routing::Timeouts {
+        plan_idle: Duration::from_millis(300),
+        ..Setup::default().timeouts
+    };
+    let mut stack = Stack::start(Setup {
+        timeouts,
+        ..Setup::plan_only()
+    })
+    .await;
+    stack
+        .fakes
+        .plan
+        .next(Script::text("some words that stop").hold(Point::Deltas(1), "never"));
     let events = events(&stack.send(true).await.text().await.unwrap());
     assert_eq!(final_error(&events), Some("timeout_error"));
     assert_eq!(stack.outcome().await.status, UsageStatus::UpstreamError);

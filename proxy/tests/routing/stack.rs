@@ -9,12 +9,15 @@ use chrono::Utc;
 use serde_json::{Value, json};
 use spillway_core::domain::models::{BedrockApi, ModelMapping, ModelPattern};
 use spillway_core::security::credentials::BedrockSecret;
-use spillway_e2e::upstream::{AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, FakeUpstreams, PLAN_API_KEY};
+use spillway_e2e::upstream::{
+    AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, FakeUpstreams, PLAN_API_KEY,
+};
 use spillway_proxy::adapter::bedrock_invoke::BedrockInvokeAdapter;
 use spillway_proxy::adapter::plan::PlanAdapter;
 use spillway_proxy::adapter::{HttpClients, HttpSettings};
 use spillway_proxy::call::{
-    Admission, BedrockCredential, Call, Caller, CircuitSettings, Closing, Outcome, PlanCredential, PoolView, RequestHead, Ticket,
+    Admission, BedrockCredential, Call, Caller, CircuitSettings, Closing, Outcome, PlanCredential,
+    PoolView, RequestHead, Ticket,
 };
 use spillway_proxy::routing::{LocalCircuits, Router, Timeouts};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
@@ -66,7 +69,10 @@ impl Default for Setup {
 
 impl Setup {
     pub(crate) fn plan_only() -> Self {
-        Self { bedrock: None, ..Self::default() }
+        Self {
+            bedrock: None,
+            ..Self::default()
+        }
     }
 }
 
@@ -90,10 +96,23 @@ impl Stack {
     pub(crate) async fn start(setup: Setup) -> Self {
         let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
         let fakes = FakeUpstreams::start().await.unwrap();
-        let (plan_url, bedrock_url) = (Url::parse(&fakes.plan_url).unwrap(), Url::parse(&fakes.bedrock_url).unwrap());
-        let allowed = "".parse::<spillway_core::domain::upstream::AllowedUpstreams>().unwrap();
-        let allowed = Arc::new(allowed.with_origin_of(&plan_url).with_origin_of(&bedrock_url));
-        let clients = HttpClients::new(&HttpSettings { allowed, connect_timeout: LIMIT }).unwrap();
+        let (plan_url, bedrock_url) = (
+            Url::parse(&fakes.plan_url).unwrap(),
+            Url::parse(&fakes.bedrock_url).unwrap(),
+        );
+        let allowed = ""
+            .parse::<spillway_core::domain::upstream::AllowedUpstreams>()
+            .unwrap();
+        let allowed = Arc::new(
+            allowed
+                .with_origin_of(&plan_url)
+                .with_origin_of(&bedrock_url),
+        );
+        let clients = HttpClients::new(&HttpSettings {
+            allowed,
+            connect_timeout: LIMIT,
+        })
+        .unwrap();
         let router = Arc::new(Router::new(
             PlanAdapter::new(&clients),
             BedrockInvokeAdapter::new(&clients, None),
@@ -101,7 +120,11 @@ impl Stack {
             setup.timeouts,
         ));
         let (sender, outcomes) = unbounded_channel();
-        let plan = PlanCredential { id: Uuid::from_u128(1), api_url: plan_url, key: PLAN_API_KEY.to_owned().into() };
+        let plan = PlanCredential {
+            id: Uuid::from_u128(1),
+            api_url: plan_url,
+            key: PLAN_API_KEY.to_owned().into(),
+        };
         let bedrock = setup.bedrock.map(|secret| {
             Arc::new(BedrockCredential {
                 id: Uuid::from_u128(2),
@@ -134,13 +157,26 @@ impl Stack {
             default_model: None,
             circuit: setup.circuit,
         };
-        let served = Served { router: Arc::clone(&router), caller: Arc::new(caller), pool: Arc::new(pool), outcomes: sender };
+        let served = Served {
+            router: Arc::clone(&router),
+            caller: Arc::new(caller),
+            pool: Arc::new(pool),
+            outcomes: sender,
+        };
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
-        let app = axum::Router::new().fallback(serve).with_state(Arc::new(served));
+        let app = axum::Router::new()
+            .fallback(serve)
+            .with_state(Arc::new(served));
         tokio::spawn(async { axum::serve(listener, app).await.unwrap() });
         let client = reqwest::Client::builder().no_proxy().build().unwrap();
-        Self { fakes, router, url, client, outcomes }
+        Self {
+            fakes,
+            router,
+            url,
+            client,
+            outcomes,
+        }
     }
 
     /// Sends a message.
@@ -158,12 +194,18 @@ impl Stack {
 
     /// The next call's outcome.
     pub(crate) async fn outcome(&mut self) -> Outcome {
-        tokio::time::timeout(LIMIT, self.outcomes.recv()).await.unwrap().unwrap()
+        tokio::time::timeout(LIMIT, self.outcomes.recv())
+            .await
+            .unwrap()
+            .unwrap()
     }
 
     /// Asserts that nothing more was metered than what was asked for.
     pub(crate) fn assert_metered_once(&mut self) {
-        assert!(self.outcomes.try_recv().is_err(), "a call was metered twice");
+        assert!(
+            self.outcomes.try_recv().is_err(),
+            "a call was metered twice"
+        );
     }
 }
 
@@ -200,26 +242,42 @@ async fn serve(State(served): State<Arc<Served>>, request: Request) -> Response 
         outcomes.send(outcome).ok();
         Closing::done()
     });
-    served.router.serve(call, ticket).await.map(axum::body::Body::new)
+    served
+        .router
+        .serve(call, ticket)
+        .await
+        .map(axum::body::Body::new)
 }
 
 /// The events of a stream as names and data.
 pub(crate) fn events(text: &str) -> Vec<(String, Value)> {
-    assert!(text.is_empty() || text.ends_with("\n\n"), "half an event: {text:?}");
+    assert!(
+        text.is_empty() || text.ends_with("\n\n"),
+        "half an event: {text:?}"
+    );
     text.split("\n\n")
         .filter(|event| !event.is_empty())
         .map(|event| {
             let field = |name: &str| {
-                event.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(": ")).unwrap_or_else(|| panic!("{event:?}"))
+                event
+                    .lines()
+                    .find_map(|line| line.strip_prefix(name)?.strip_prefix(": "))
+                    .unwrap_or_else(|| panic!("{event:?}"))
             };
-            (field("event").to_owned(), serde_json::from_str(field("data")).unwrap())
+            (
+                field("event").to_owned(),
+                serde_json::from_str(field("data")).unwrap(),
+            )
         })
         .collect()
 }
 
 /// The text of a stream's deltas.
 pub(crate) fn text(events: &[(String, Value)]) -> String {
-    events.iter().filter_map(|(_, data)| data["delta"]["text"].as_str()).collect()
+    events
+        .iter()
+        .filter_map(|(_, data)| data["delta"]["text"].as_str())
+        .collect()
 }
 
 /// The `error.type` that a stream ends with, if it ends so.

@@ -33,7 +33,12 @@ pub(super) struct BedrockClients {
 
 impl BedrockClients {
     pub(super) fn new(http: SharedHttpClient, endpoint: Option<Url>) -> Self {
-        Self { http, endpoint, clients: Mutex::default(), pod: OnceCell::new() }
+        Self {
+            http,
+            endpoint,
+            clients: Mutex::default(),
+            pod: OnceCell::new(),
+        }
     }
 
     /// The client of a credential.
@@ -52,20 +57,29 @@ impl BedrockClients {
 
     async fn config(&self, credential: &BedrockCredential) -> Config {
         let builder = match &credential.secret {
-            BedrockSecret::AccessKeys { access_key_id, secret_access_key, session_token } => {
-                Config::builder().behavior_version(BehaviorVersion::latest()).credentials_provider(Credentials::new(
+            BedrockSecret::AccessKeys {
+                access_key_id,
+                secret_access_key,
+                session_token,
+            } => Config::builder()
+                .behavior_version(BehaviorVersion::latest())
+                .credentials_provider(Credentials::new(
                     access_key_id.clone(),
                     secret_access_key.expose_secret(),
-                    session_token.as_ref().map(|token| token.expose_secret().to_owned()),
+                    session_token
+                        .as_ref()
+                        .map(|token| token.expose_secret().to_owned()),
                     None,
                     CREDENTIALS_SOURCE,
-                ))
-            }
+                )),
             BedrockSecret::ApiKey(key) => Config::builder()
                 .behavior_version(BehaviorVersion::latest())
                 .bearer_token(Token::new(key.expose_secret(), None)),
             BedrockSecret::PodIdentity => {
-                let pod = self.pod.get_or_init(|| aws_config::load_defaults(BehaviorVersion::latest())).await;
+                let pod = self
+                    .pod
+                    .get_or_init(|| aws_config::load_defaults(BehaviorVersion::latest()))
+                    .await;
                 aws_sdk_bedrockruntime::config::Builder::from(pod)
             }
         };
@@ -88,11 +102,18 @@ mod tests {
     use super::*;
 
     fn credential(secret: BedrockSecret) -> Arc<BedrockCredential> {
-        Arc::new(BedrockCredential { id: Uuid::from_u128(1), region: "eu-west-1".into(), endpoint_url: None, secret })
+        Arc::new(BedrockCredential {
+            id: Uuid::from_u128(1),
+            region: "eu-west-1".into(),
+            endpoint_url: None,
+            secret,
+        })
     }
 
     fn clients() -> BedrockClients {
-        let http = aws_smithy_runtime_api::client::http::http_client_fn(|_, _| unreachable!("nothing is sent"));
+        let http = aws_smithy_runtime_api::client::http::http_client_fn(|_, _| {
+            unreachable!("nothing is sent")
+        });
         BedrockClients::new(http, None)
     }
 
@@ -105,7 +126,10 @@ mod tests {
         let changed = credential(BedrockSecret::ApiKey("b".into()));
         clients.get(&changed).await;
         drop(first);
-        assert!(std::ptr::eq(clients.clients.lock()[&changed.id].0.as_ptr(), Arc::as_ptr(&changed)));
+        assert!(std::ptr::eq(
+            clients.clients.lock()[&changed.id].0.as_ptr(),
+            Arc::as_ptr(&changed)
+        ));
         drop(changed);
         let other = Arc::new(BedrockCredential {
             id: Uuid::from_u128(2),
@@ -114,6 +138,10 @@ mod tests {
             secret: BedrockSecret::ApiKey("c".into()),
         });
         clients.get(&other).await;
-        assert_eq!(clients.clients.lock().len(), 1, "clients of credentials that are gone go too");
+        assert_eq!(
+            clients.clients.lock().len(),
+            1,
+            "clients of credentials that are gone go too"
+        );
     }
 }

@@ -8,21 +8,96 @@ use crate::adapter::ErrorBody;
 /// carry account ids and ARNs.
 /// Source: <https://docs.aws.amazon.com/bedrock/latest/APIReference/API_runtime_InvokeModelWithResponseStream.html#API_runtime_InvokeModelWithResponseStream_Errors>.
 const CODES: &[(&str, u16, &str, &str)] = &[
-    ("AccessDeniedException", 403, "permission_error", "Bedrock refused its credential for this model"),
-    ("ExpiredTokenException", 403, "permission_error", "Bedrock refused its credential"),
-    ("IncompleteSignatureException", 403, "permission_error", "Bedrock refused its credential"),
-    ("InternalServerException", 500, "api_error", "Bedrock had an internal error"),
-    ("InvalidSignatureException", 403, "permission_error", "Bedrock refused its credential"),
-    ("ModelErrorException", 500, "api_error", "the model failed on Bedrock"),
-    ("ModelNotReadyException", 529, "overloaded_error", "the model is not ready on Bedrock"),
-    ("ModelStreamErrorException", 500, "api_error", "the model failed on Bedrock"),
-    ("ModelTimeoutException", 504, "timeout_error", "the model took too long on Bedrock"),
-    ("ResourceNotFoundException", 404, "not_found_error", "Bedrock does not have the model that this call is mapped to"),
-    ("ServiceQuotaExceededException", 429, "rate_limit_error", "a Bedrock quota is used up"),
-    ("ServiceUnavailableException", 529, "overloaded_error", "Bedrock is overloaded"),
-    ("ThrottlingException", 429, "rate_limit_error", "Bedrock is throttling"),
-    ("UnrecognizedClientException", 403, "permission_error", "Bedrock refused its credential"),
-    ("ValidationException", 400, "invalid_request_error", "Bedrock refused the request as invalid"),
+    (
+        "AccessDeniedException",
+        403,
+        "permission_error",
+        "Bedrock refused its credential for this model",
+    ),
+    (
+        "ExpiredTokenException",
+        403,
+        "permission_error",
+        "Bedrock refused its credential",
+    ),
+    (
+        "IncompleteSignatureException",
+        403,
+        "permission_error",
+        "Bedrock refused its credential",
+    ),
+    (
+        "InternalServerException",
+        500,
+        "api_error",
+        "Bedrock had an internal error",
+    ),
+    (
+        "InvalidSignatureException",
+        403,
+        "permission_error",
+        "Bedrock refused its credential",
+    ),
+    (
+        "ModelErrorException",
+        500,
+        "api_error",
+        "the model failed on Bedrock",
+    ),
+    (
+        "ModelNotReadyException",
+        529,
+        "overloaded_error",
+        "the model is not ready on Bedrock",
+    ),
+    (
+        "ModelStreamErrorException",
+        500,
+        "api_error",
+        "the model failed on Bedrock",
+    ),
+    (
+        "ModelTimeoutException",
+        504,
+        "timeout_error",
+        "the model took too long on Bedrock",
+    ),
+    (
+        "ResourceNotFoundException",
+        404,
+        "not_found_error",
+        "Bedrock does not have the model that this call is mapped to",
+    ),
+    (
+        "ServiceQuotaExceededException",
+        429,
+        "rate_limit_error",
+        "a Bedrock quota is used up",
+    ),
+    (
+        "ServiceUnavailableException",
+        529,
+        "overloaded_error",
+        "Bedrock is overloaded",
+    ),
+    (
+        "ThrottlingException",
+        429,
+        "rate_limit_error",
+        "Bedrock is throttling",
+    ),
+    (
+        "UnrecognizedClientException",
+        403,
+        "permission_error",
+        "Bedrock refused its credential",
+    ),
+    (
+        "ValidationException",
+        400,
+        "invalid_request_error",
+        "Bedrock refused the request as invalid",
+    ),
 ];
 
 /// Bedrock's prefix before the words of the Anthropic API behind it.
@@ -30,34 +105,71 @@ const MODEL_SAYS: &str = "The model returned the following errors: ";
 
 /// How messages begin that are in the Anthropic API's own words: clients act on them. `Input is too long.` is Bedrock's own
 /// and whole. Sources: Claude Code's gateway guide; Anthropic's error reference.
-const ANTHROPIC_WORDS: &[&str] = &["prompt is too long", "input length and `max_tokens` exceed context limit"];
+const ANTHROPIC_WORDS: &[&str] = &[
+    "prompt is too long",
+    "input length and `max_tokens` exceed context limit",
+];
 const WHOLE_WORDS: &str = "Input is too long.";
 
 /// Fields that Anthropic's validation messages begin with, as in ``messages.1.content.0: Invalid `signature` …``.
 const FIELDS: &[&str] = &[
-    "anthropic_beta", "context_management", "max_tokens", "messages", "metadata", "output_config", "stop_sequences", "system",
-    "temperature", "thinking", "tool_choice", "tools", "top_k", "top_p",
+    "anthropic_beta",
+    "context_management",
+    "max_tokens",
+    "messages",
+    "metadata",
+    "output_config",
+    "stop_sequences",
+    "system",
+    "temperature",
+    "thinking",
+    "tool_choice",
+    "tools",
+    "top_k",
+    "top_p",
 ];
 
 /// What the client is told of an error that Bedrock gave with this status, code and message.
-pub(super) fn to_anthropic(status: u16, code: Option<&str>, message: Option<&str>) -> (StatusCode, ErrorBody) {
-    let known = code.and_then(|code| CODES.iter().find(|(name, ..)| name.eq_ignore_ascii_case(code)));
+pub(super) fn to_anthropic(
+    status: u16,
+    code: Option<&str>,
+    message: Option<&str>,
+) -> (StatusCode, ErrorBody) {
+    let known = code.and_then(|code| {
+        CODES
+            .iter()
+            .find(|(name, ..)| name.eq_ignore_ascii_case(code))
+    });
     let (status, kind, generic) = match known {
         Some((_, status, kind, generic)) => (*status, *kind, *generic),
         None => match status {
-            400..=402 | 404..=407 | 409..=412 | 414..=428 | 430..=499 => (400, "invalid_request_error", "Bedrock refused the request"),
+            400..=402 | 404..=407 | 409..=412 | 414..=428 | 430..=499 => {
+                (400, "invalid_request_error", "Bedrock refused the request")
+            }
             403 => (403, "permission_error", "Bedrock refused its credential"),
             408 => (504, "timeout_error", "the model took too long on Bedrock"),
-            413 => (413, "request_too_large", "the request is too large for Bedrock"),
+            413 => (
+                413,
+                "request_too_large",
+                "the request is too large for Bedrock",
+            ),
             429 => (429, "rate_limit_error", "Bedrock is throttling"),
             503 => (529, "overloaded_error", "Bedrock is overloaded"),
             504 => (504, "timeout_error", "Bedrock took too long"),
             _ => (500, "api_error", "Bedrock had an error"),
         },
     };
-    let words = message.filter(|_| matches!(status, 400 | 413)).and_then(anthropic_words);
-    let body = words.map_or_else(|| ErrorBody::new(kind, generic), |words| ErrorBody::new(kind, words.to_owned()));
-    (StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR), body)
+    let words = message
+        .filter(|_| matches!(status, 400 | 413))
+        .and_then(anthropic_words);
+    let body = words.map_or_else(
+        || ErrorBody::new(kind, generic),
+        |words| ErrorBody::new(kind, words.to_owned()),
+    );
+    (
+        StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR),
+        body,
+    )
 }
 
 /// Whether a message is in the Anthropic API's own words, so that clients may act on it.
@@ -68,14 +180,23 @@ pub fn is_in_anthropics_words(message: &str) -> bool {
 /// The part of a message that is in the Anthropic API's own words, if it all is and holds nothing of the account's.
 fn anthropic_words(message: &str) -> Option<&str> {
     let words = message.strip_prefix(MODEL_SAYS).unwrap_or(message).trim();
-    let names_a_field = FIELDS.iter().any(|field| words.strip_prefix(field).is_some_and(|rest| rest.starts_with(['.', ':'])));
-    let is_anthropics = words == WHOLE_WORDS || names_a_field || ANTHROPIC_WORDS.iter().any(|start| words.starts_with(start));
+    let names_a_field = FIELDS.iter().any(|field| {
+        words
+            .strip_prefix(field)
+            .is_some_and(|rest| rest.starts_with(['.', ':']))
+    });
+    let is_anthropics = words == WHOLE_WORDS
+        || names_a_field
+        || ANTHROPIC_WORDS.iter().any(|start| words.starts_with(start));
     (is_anthropics && !names_an_account(words)).then_some(words)
 }
 
 /// Whether a text holds an ARN or anything as long as an account id.
 fn names_an_account(text: &str) -> bool {
-    text.contains("arn:") || text.split(|c: char| !c.is_ascii_digit()).any(|digits| digits.len() >= 12)
+    text.contains("arn:")
+        || text
+            .split(|c: char| !c.is_ascii_digit())
+            .any(|digits| digits.len() >= 12)
 }
 
 #[cfg(test)]
@@ -97,7 +218,11 @@ mod tests {
             (502, "BadGateway", 500, "api_error"),
         ] {
             let (got, body) = to_anthropic(status, Some(code), Some("secret words"));
-            assert_eq!((got.as_u16(), body.kind.as_ref()), (expected, kind), "{code}");
+            assert_eq!(
+                (got.as_u16(), body.kind.as_ref()),
+                (expected, kind),
+                "{code}"
+            );
             assert!(!body.message.contains("secret"), "{code}");
         }
     }
@@ -105,14 +230,26 @@ mod tests {
     #[test]
     fn anthropics_own_words_go_through() {
         for (message, shown) in [
-            ("prompt is too long: 201000 tokens > 200000 maximum", "prompt is too long: 201000 tokens > 200000 maximum"),
+            (
+                "prompt is too long: 201000 tokens > 200000 maximum",
+                "prompt is too long: 201000 tokens > 200000 maximum",
+            ),
             ("Input is too long.", "Input is too long."),
-            ("The model returned the following errors: messages.1.content.0: Invalid `signature` in `thinking` block",
-             "messages.1.content.0: Invalid `signature` in `thinking` block"),
-            ("tools.0: Input tag 'web_search_20250305' found using 'type' does not match any of the expected tags",
-             "tools.0: Input tag 'web_search_20250305' found using 'type' does not match any of the expected tags"),
+            (
+                "The model returned the following errors: messages.1.content.0: Invalid `signature` in `thinking` block",
+                "messages.1.content.0: Invalid `signature` in `thinking` block",
+            ),
+            (
+                "tools.0: Input tag 'web_search_20250305' found using 'type' does not match any of the expected tags",
+                "tools.0: Input tag 'web_search_20250305' found using 'type' does not match any of the expected tags",
+            ),
         ] {
-            assert_eq!(to_anthropic(400, Some("ValidationException"), Some(message)).1.message, shown);
+            assert_eq!(
+                to_anthropic(400, Some("ValidationException"), Some(message))
+                    .1
+                    .message,
+                shown
+            );
         }
     }
 
@@ -126,9 +263,19 @@ mod tests {
             "messages_extra: x",
         ] {
             let (_, body) = to_anthropic(400, Some("ValidationException"), Some(message));
-            assert_eq!(body.message, "Bedrock refused the request as invalid", "{message}");
+            assert_eq!(
+                body.message, "Bedrock refused the request as invalid",
+                "{message}"
+            );
         }
-        let (_, body) = to_anthropic(500, Some("InternalServerException"), Some("prompt is too long"));
-        assert_eq!(body.message, "Bedrock had an internal error", "only a refusal of the request may speak");
+        let (_, body) = to_anthropic(
+            500,
+            Some("InternalServerException"),
+            Some("prompt is too long"),
+        );
+        assert_eq!(
+            body.message, "Bedrock had an internal error",
+            "only a refusal of the request may speak"
+        );
     }
 }

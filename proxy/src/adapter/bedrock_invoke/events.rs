@@ -40,23 +40,31 @@ struct Metrics {
 
 /// Turns the JSON of one chunk into an event, without Bedrock's own metrics, which are returned as usage.
 pub(super) fn to_chunk(json: &[u8]) -> Result<Chunk, BadEvent> {
-    let kind = serde_json::from_slice::<Kind<'_>>(json).map_err(BadEvent)?.kind;
+    let kind = serde_json::from_slice::<Kind<'_>>(json)
+        .map_err(BadEvent)?
+        .kind;
     let mut usage = None;
     let mut data = Cow::Borrowed(json);
     if memmem::find(json, METRICS.as_bytes()).is_some() {
-        let mut fields: IndexMap<Cow<'_, str>, &RawValue> = serde_json::from_slice(json).map_err(BadEvent)?;
+        let mut fields: IndexMap<Cow<'_, str>, &RawValue> =
+            serde_json::from_slice(json).map_err(BadEvent)?;
         if let Some(metrics) = fields.shift_remove(METRICS) {
-            usage = serde_json::from_str(metrics.get()).ok().map(|metrics: Metrics| UsageFold {
-                input: metrics.input,
-                output: metrics.output,
-                cache_read: metrics.cache_read,
-                cache_creation: metrics.cache_write,
-                ..UsageFold::default()
-            });
+            usage = serde_json::from_str(metrics.get())
+                .ok()
+                .map(|metrics: Metrics| UsageFold {
+                    input: metrics.input,
+                    output: metrics.output,
+                    cache_read: metrics.cache_read,
+                    cache_creation: metrics.cache_write,
+                    ..UsageFold::default()
+                });
             data = serde_json::to_vec(&fields).map_err(BadEvent)?.into();
         }
     }
-    Ok(Chunk { bytes: event(&kind, &data), usage })
+    Ok(Chunk {
+        bytes: event(&kind, &data),
+        usage,
+    })
 }
 
 /// One event; line ends in the JSON can only be white space there and would end the data line.
@@ -65,7 +73,16 @@ fn event(name: &str, data: &[u8]) -> Bytes {
     if memchr2(b'\n', b'\r', data).is_none() {
         write_event(&mut out, name, data);
     } else {
-        let flat: Vec<u8> = data.iter().map(|&byte| if matches!(byte, b'\n' | b'\r') { b' ' } else { byte }).collect();
+        let flat: Vec<u8> = data
+            .iter()
+            .map(|&byte| {
+                if matches!(byte, b'\n' | b'\r') {
+                    b' '
+                } else {
+                    byte
+                }
+            })
+            .collect();
         write_event(&mut out, name, &flat);
     }
     out.freeze()
@@ -89,9 +106,20 @@ mod tests {
     fn metrics_are_usage_and_not_shown() {
         let json = br#"{"type":"message_stop","amazon-bedrock-invocationMetrics":{"inputTokenCount":7,"outputTokenCount":5,"invocationLatency":800,"firstByteLatency":90,"cacheReadInputTokenCount":3,"cacheWriteInputTokenCount":2}}"#;
         let chunk = to_chunk(json).unwrap();
-        assert_eq!(chunk.bytes, "event: message_stop\ndata: {\"type\":\"message_stop\"}\n\n");
+        assert_eq!(
+            chunk.bytes,
+            "event: message_stop\ndata: {\"type\":\"message_stop\"}\n\n"
+        );
         let tokens = chunk.usage.unwrap().tokens();
-        assert_eq!((tokens.input, tokens.output, tokens.cache_read, tokens.cache_creation()), (7, 5, 3, 2));
+        assert_eq!(
+            (
+                tokens.input,
+                tokens.output,
+                tokens.cache_read,
+                tokens.cache_creation()
+            ),
+            (7, 5, 3, 2)
+        );
     }
 
     #[test]

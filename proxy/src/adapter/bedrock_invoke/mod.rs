@@ -21,9 +21,11 @@ use spillway_core::domain::usage::Provider;
 use url::Url;
 
 use self::clients::BedrockClients;
-use self::request::TranslateError;
 pub use self::errors::is_in_anthropics_words;
-use super::{Adapter, AdapterError, BrokenReply, Chunk, ChunkStream, ErrorBody, HttpClients, Reply};
+use self::request::TranslateError;
+use super::{
+    Adapter, AdapterError, BrokenReply, Chunk, ChunkStream, ErrorBody, HttpClients, Reply,
+};
 use crate::call::{BedrockCredential, Call};
 
 /// The largest body that Bedrock takes, in bytes.
@@ -51,7 +53,9 @@ impl BedrockInvokeAdapter {
     /// An adapter over the shared clients. `endpoint` is the environment's (`AWS_ENDPOINT_URL_BEDROCK_RUNTIME`), for credentials
     /// that name none of their own.
     pub fn new(clients: &HttpClients, endpoint: Option<Url>) -> Self {
-        Self { clients: BedrockClients::new(clients.aws.clone(), endpoint) }
+        Self {
+            clients: BedrockClients::new(clients.aws.clone(), endpoint),
+        }
     }
 }
 
@@ -63,24 +67,43 @@ impl Adapter for BedrockInvokeAdapter {
     }
 
     async fn messages(&self, call: &Call, target: &BedrockTarget) -> Result<Reply, AdapterError> {
-        let betas = call.headers.get_all("anthropic-beta").into_iter().filter_map(|value| value.to_str().ok());
+        let betas = call
+            .headers
+            .get_all("anthropic-beta")
+            .into_iter()
+            .filter_map(|value| value.to_str().ok());
         let body = request::invoke_body(&call.body, betas).map_err(|error| match error {
             TranslateError::Unsupported(field) => AdapterError::Unsupported { field },
             malformed @ TranslateError::Malformed(_) => AdapterError::Build(malformed.into()),
         })?;
         let client = self.clients.get(&target.credential).await;
         if call.head.stream {
-            let sent = client.invoke_model_with_response_stream().model_id(&target.model_id).content_type("application/json");
+            let sent = client
+                .invoke_model_with_response_stream()
+                .model_id(&target.model_id)
+                .content_type("application/json");
             match sent.body(Blob::new(body)).send().await {
-                Ok(output) => Ok(success(output.request_id().map(str::to_owned), EVENT_STREAM, events(output.body))),
+                Ok(output) => Ok(success(
+                    output.request_id().map(str::to_owned),
+                    EVENT_STREAM,
+                    events(output.body),
+                )),
                 Err(error) => failure(error),
             }
         } else {
-            let sent = client.invoke_model().model_id(&target.model_id).content_type("application/json").accept("application/json");
+            let sent = client
+                .invoke_model()
+                .model_id(&target.model_id)
+                .content_type("application/json")
+                .accept("application/json");
             match sent.body(Blob::new(body)).send().await {
                 Ok(output) => {
                     let request_id = output.request_id().map(str::to_owned);
-                    Ok(success(request_id, JSON, whole(output.body.into_inner().into())))
+                    Ok(success(
+                        request_id,
+                        JSON,
+                        whole(output.body.into_inner().into()),
+                    ))
                 }
                 Err(error) => failure(error),
             }
@@ -91,7 +114,12 @@ impl Adapter for BedrockInvokeAdapter {
 fn success(request_id: Option<String>, content_type: HeaderValue, body: ChunkStream) -> Reply {
     let mut headers = headers(request_id.as_deref(), content_type);
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-cache"));
-    Reply { status: StatusCode::OK, headers, request_id, body }
+    Reply {
+        status: StatusCode::OK,
+        headers,
+        request_id,
+        body,
+    }
 }
 
 fn headers(request_id: Option<&str>, content_type: HeaderValue) -> HeaderMap {
@@ -104,7 +132,9 @@ fn headers(request_id: Option<&str>, content_type: HeaderValue) -> HeaderMap {
 }
 
 fn whole(body: Bytes) -> ChunkStream {
-    Box::pin(futures::stream::once(std::future::ready(Ok(Chunk::from(body)))))
+    Box::pin(futures::stream::once(std::future::ready(Ok(Chunk::from(
+        body,
+    )))))
 }
 
 /// The events of a stream, until its end or the first error.
@@ -115,7 +145,8 @@ fn events(receiver: EventReceiver<ResponseStream, ResponseStreamError>) -> Chunk
             let item = match receiver.recv().await {
                 Ok(None) => return None,
                 Ok(Some(ResponseStream::Chunk(part))) => match part.bytes {
-                    Some(json) => events::to_chunk(json.as_ref()).map_err(|error| BrokenReply::Connection(error.into())),
+                    Some(json) => events::to_chunk(json.as_ref())
+                        .map_err(|error| BrokenReply::Connection(error.into())),
                     None => continue,
                 },
                 // A kind of event that this SDK does not know carries nothing of the Messages API.
@@ -128,12 +159,18 @@ fn events(receiver: EventReceiver<ResponseStream, ResponseStreamError>) -> Chunk
     }))
 }
 
-fn broken<R: std::fmt::Debug + Send + Sync + 'static>(error: SdkError<ResponseStreamError, R>) -> BrokenReply {
+fn broken<R: std::fmt::Debug + Send + Sync + 'static>(
+    error: SdkError<ResponseStreamError, R>,
+) -> BrokenReply {
     match error {
         SdkError::ServiceError(refused) => {
             let refused = refused.into_err();
             let code = code_of(&refused);
-            tracing::warn!(code, message = refused.message(), "bedrock ended its stream with an error");
+            tracing::warn!(
+                code,
+                message = refused.message(),
+                "bedrock ended its stream with an error"
+            );
             BrokenReply::Reported(errors::to_anthropic(500, code, refused.message()).1)
         }
         other => BrokenReply::Connection(text_of(other)),
@@ -161,14 +198,27 @@ where
     match error {
         SdkError::ServiceError(refused) => {
             let status = refused.raw().status().as_u16();
-            let retry_after = refused.raw().headers().get("retry-after").and_then(|value| HeaderValue::from_str(value).ok());
+            let retry_after = refused
+                .raw()
+                .headers()
+                .get("retry-after")
+                .and_then(|value| HeaderValue::from_str(value).ok());
             let meta = refused.err().meta();
-            tracing::warn!(status, code = meta.code(), message = meta.message(), "bedrock refused a call");
+            tracing::warn!(
+                status,
+                code = meta.code(),
+                message = meta.message(),
+                "bedrock refused a call"
+            );
             let (status, body) = errors::to_anthropic(status, meta.code(), meta.message());
             Ok(refusal(status, &body, meta.request_id(), retry_after))
         }
-        SdkError::DispatchFailure(ref failed) if failed.is_io() => Err(AdapterError::Connect(text_of(error))),
-        SdkError::ConstructionFailure(_) | SdkError::DispatchFailure(_) => Err(AdapterError::Build(text_of(error))),
+        SdkError::DispatchFailure(ref failed) if failed.is_io() => {
+            Err(AdapterError::Connect(text_of(error)))
+        }
+        SdkError::ConstructionFailure(_) | SdkError::DispatchFailure(_) => {
+            Err(AdapterError::Build(text_of(error)))
+        }
         _ => Err(AdapterError::NoAnswer(text_of(error))),
     }
 }
@@ -178,10 +228,20 @@ fn text_of(error: impl std::error::Error) -> Box<dyn std::error::Error + Send + 
     DisplayErrorContext(error).to_string().into()
 }
 
-fn refusal(status: StatusCode, body: &ErrorBody, request_id: Option<&str>, retry_after: Option<HeaderValue>) -> Reply {
+fn refusal(
+    status: StatusCode,
+    body: &ErrorBody,
+    request_id: Option<&str>,
+    retry_after: Option<HeaderValue>,
+) -> Reply {
     let mut headers = headers(request_id, JSON);
     if let Some(value) = retry_after {
         headers.insert(http::header::RETRY_AFTER, value);
     }
-    Reply { status, headers, request_id: request_id.map(str::to_owned), body: whole(body.to_bytes()) }
+    Reply {
+        status,
+        headers,
+        request_id: request_id.map(str::to_owned),
+        body: whole(body.to_bytes()),
+    }
 }

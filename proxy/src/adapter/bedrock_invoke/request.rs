@@ -85,7 +85,10 @@ pub(super) enum TranslateError {
 type Object<'a> = IndexMap<Cow<'a, str>, &'a RawValue>;
 
 /// The `InvokeModel` body for a Messages `body` sent with these `anthropic-beta` values.
-pub(super) fn invoke_body<'a>(body: &[u8], betas: impl Iterator<Item = &'a str>) -> Result<Vec<u8>, TranslateError> {
+pub(super) fn invoke_body<'a>(
+    body: &[u8],
+    betas: impl Iterator<Item = &'a str>,
+) -> Result<Vec<u8>, TranslateError> {
     let mut fields: Object<'_> = serde_json::from_slice(body).map_err(TranslateError::Malformed)?;
     let betas = bedrock_betas(betas, &fields);
     for (name, rule) in FIELDS {
@@ -118,9 +121,14 @@ pub(super) fn invoke_body<'a>(body: &[u8], betas: impl Iterator<Item = &'a str>)
 }
 
 /// The betas of the table that the call asks for, by name or by using the feature, each once.
-fn bedrock_betas<'a>(asked: impl Iterator<Item = &'a str>, fields: &Object<'_>) -> Vec<&'static str> {
-    let in_body: Vec<Cow<'_, str>> =
-        fields.get("anthropic_beta").and_then(|list| serde_json::from_str(list.get()).ok()).unwrap_or_default();
+fn bedrock_betas<'a>(
+    asked: impl Iterator<Item = &'a str>,
+    fields: &Object<'_>,
+) -> Vec<&'static str> {
+    let in_body: Vec<Cow<'_, str>> = fields
+        .get("anthropic_beta")
+        .and_then(|list| serde_json::from_str(list.get()).ok())
+        .unwrap_or_default();
     let asked: Vec<&str> = asked
         .flat_map(|value| value.split(','))
         .map(str::trim)
@@ -128,10 +136,17 @@ fn bedrock_betas<'a>(asked: impl Iterator<Item = &'a str>, fields: &Object<'_>) 
         .collect();
     let used = |beta: &str| {
         FEATURES.iter().any(|(field, text, needed)| {
-            *needed == beta && fields.get(*field).is_some_and(|value| memmem::find(value.get().as_bytes(), text.as_bytes()).is_some())
+            *needed == beta
+                && fields.get(*field).is_some_and(|value| {
+                    memmem::find(value.get().as_bytes(), text.as_bytes()).is_some()
+                })
         })
     };
-    BETAS.iter().copied().filter(|beta| asked.contains(beta) || used(beta)).collect()
+    BETAS
+        .iter()
+        .copied()
+        .filter(|beta| asked.contains(beta) || used(beta))
+        .collect()
 }
 
 /// Writes a value as it stands, but without `cache_control.scope`, whose beta (`prompt-caching-scope-2026-01-05`) Bedrock does
@@ -141,7 +156,8 @@ fn write_value(out: &mut Vec<u8>, name: &str, value: &RawValue) -> Result<(), Tr
     let is_suspect = memmem::find(text.as_bytes(), b"\"scope\"").is_some();
     match text.as_bytes().first() {
         Some(b'{') if is_suspect => {
-            let mut fields: Object<'_> = serde_json::from_str(text).map_err(TranslateError::Malformed)?;
+            let mut fields: Object<'_> =
+                serde_json::from_str(text).map_err(TranslateError::Malformed)?;
             if name == "cache_control" {
                 fields.shift_remove("scope");
             }
@@ -161,7 +177,8 @@ fn write_value(out: &mut Vec<u8>, name: &str, value: &RawValue) -> Result<(), Tr
             out.push(b'}');
         }
         Some(b'[') if is_suspect => {
-            let items: Vec<&RawValue> = serde_json::from_str(text).map_err(TranslateError::Malformed)?;
+            let items: Vec<&RawValue> =
+                serde_json::from_str(text).map_err(TranslateError::Malformed)?;
             out.push(b'[');
             for (at, item) in items.iter().enumerate() {
                 if at > 0 {
@@ -201,31 +218,58 @@ mod tests {
 
     #[test]
     fn betas_are_filtered_to_what_bedrock_takes() {
-        let betas = ["claude-code-20250219,interleaved-thinking-2025-05-14", " request-tags-2026-08-21 , context-1m-2025-08-07"];
-        let body = invoke(r#"{"anthropic_beta":["interleaved-thinking-2025-05-14","output-128k-2025-02-19","new-2027-01-01"]}"#, &betas);
+        let betas = [
+            "claude-code-20250219,interleaved-thinking-2025-05-14",
+            " request-tags-2026-08-21 , context-1m-2025-08-07",
+        ];
+        let body = invoke(
+            r#"{"anthropic_beta":["interleaved-thinking-2025-05-14","output-128k-2025-02-19","new-2027-01-01"]}"#,
+            &betas,
+        );
         assert_eq!(
             body,
             r#"{"anthropic_version":"bedrock-2023-05-31","anthropic_beta":["context-1m-2025-08-07","interleaved-thinking-2025-05-14","output-128k-2025-02-19"]}"#
         );
-        assert!(!invoke("{}", &["claude-code-20250219"]).contains("anthropic_beta"), "an empty list is refused too");
+        assert!(
+            !invoke("{}", &["claude-code-20250219"]).contains("anthropic_beta"),
+            "an empty list is refused too"
+        );
     }
 
     #[test]
     fn a_field_travels_with_its_beta() {
         let body = r#"{"context_management":{"edits":[]},"tags":{"a":"b"}}"#;
-        assert!(invoke(body, &[CONTEXT_MANAGEMENT]).ends_with(r#""context_management":{"edits":[]}}"#));
-        assert_eq!(invoke(body, &["request-tags-2026-08-21"]), r#"{"anthropic_version":"bedrock-2023-05-31"}"#);
+        assert!(
+            invoke(body, &[CONTEXT_MANAGEMENT]).ends_with(r#""context_management":{"edits":[]}}"#)
+        );
+        assert_eq!(
+            invoke(body, &["request-tags-2026-08-21"]),
+            r#"{"anthropic_version":"bedrock-2023-05-31"}"#
+        );
     }
 
     #[test]
     fn what_the_plan_serves_without_a_beta_gets_bedrocks() {
         for (body, beta) in [
             (r#"{"output_config":{"effort":"high"}}"#, EFFORT),
-            (r#"{"tools":[{"name":"a","defer_loading":true}]}"#, TOOL_SEARCH),
-            (r#"{"tools":[{"type":"tool_search_tool_regex_20251119","name":"s"}]}"#, TOOL_SEARCH),
-            (r#"{"tools":[{"name":"a","input_examples":[{}]}]}"#, TOOL_EXAMPLES),
+            (
+                r#"{"tools":[{"name":"a","defer_loading":true}]}"#,
+                TOOL_SEARCH,
+            ),
+            (
+                r#"{"tools":[{"type":"tool_search_tool_regex_20251119","name":"s"}]}"#,
+                TOOL_SEARCH,
+            ),
+            (
+                r#"{"tools":[{"name":"a","input_examples":[{}]}]}"#,
+                TOOL_EXAMPLES,
+            ),
         ] {
-            assert!(invoke(body, &["advanced-tool-use-2025-11-20"]).contains(&format!(r#""anthropic_beta":["{beta}"]"#)), "{body}");
+            assert!(
+                invoke(body, &["advanced-tool-use-2025-11-20"])
+                    .contains(&format!(r#""anthropic_beta":["{beta}"]"#)),
+                "{body}"
+            );
         }
         assert!(!invoke(r#"{"output_config":{"format":{}}}"#, &[]).contains("anthropic_beta"));
     }
@@ -234,8 +278,16 @@ mod tests {
     fn calls_that_would_mean_something_else_are_not_sent() {
         for field in ["container", "mcp_servers", "safeguards"] {
             let body = format!(r#"{{"{field}":{{"a":1}}}}"#);
-            assert!(matches!(invoke_body(body.as_bytes(), std::iter::empty()), Err(TranslateError::Unsupported(name)) if name == field));
-            assert!(invoke_body(format!(r#"{{"{field}":null}}"#).as_bytes(), std::iter::empty()).is_ok());
+            assert!(
+                matches!(invoke_body(body.as_bytes(), std::iter::empty()), Err(TranslateError::Unsupported(name)) if name == field)
+            );
+            assert!(
+                invoke_body(
+                    format!(r#"{{"{field}":null}}"#).as_bytes(),
+                    std::iter::empty()
+                )
+                .is_ok()
+            );
         }
     }
 
@@ -251,7 +303,13 @@ mod tests {
     #[test]
     fn what_is_no_object_is_an_error() {
         for body in ["", "[]", "{", "\u{0}"] {
-            assert!(matches!(invoke_body(body.as_bytes(), std::iter::empty()), Err(TranslateError::Malformed(_))), "{body:?}");
+            assert!(
+                matches!(
+                    invoke_body(body.as_bytes(), std::iter::empty()),
+                    Err(TranslateError::Malformed(_))
+                ),
+                "{body:?}"
+            );
         }
     }
 }
