@@ -4,6 +4,7 @@
 //! that is wrong, wherever it came from.
 
 use std::collections::HashMap;
+use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 
@@ -45,6 +46,8 @@ pub enum Command {
     Run(Box<RunFlags>),
     /// Bring the database to this version's schema (the leader of `run` does so by itself)
     Migrate,
+    /// Reconcile a YAML file of Spillway resources and Secrets into the database once, without a cluster
+    Apply(ApplyFlags),
     /// Print the custom resource definitions as YAML
     Crds,
     /// Remove Spillway's finalizers from every resource and stop the leader, before an uninstall
@@ -53,6 +56,17 @@ pub enum Command {
     DatabaseSecret(DatabaseSecretFlags),
     /// Ask URLs until they answer with success
     Check(CheckFlags),
+}
+
+/// What `apply` is told.
+#[derive(Debug, Args)]
+pub struct ApplyFlags {
+    /// YAML file with Spillway resources and v1 Secrets; `-` is the standard input
+    #[arg(short, long, value_name = "FILE")]
+    pub file: PathBuf,
+    /// Directory that each key's Secret is kept in, as <secretName>.yaml
+    #[arg(long, value_name = "DIR")]
+    pub secrets_dir: PathBuf,
 }
 
 /// What `run` can be told.

@@ -8,14 +8,14 @@ use kube::{Client, Config};
 use spillway_core::env::{ConfigError, Vars};
 use spillway_core::repository::{self, RepositoryError};
 
-use crate::cli::{self, Command, ReleaseFlags};
+use crate::cli::{self, ApplyFlags, Command, ReleaseFlags};
 use crate::database::MIGRATION;
 use crate::leader::{Elector, Timing};
 use crate::release::ReleaseError;
 use crate::report::chain;
 use crate::run::RunError;
 use crate::settings::{DatabaseSettings, LogLevel, ReleaseSettings};
-use crate::{check, database_secret, release, run};
+use crate::{apply, check, database_secret, release, run};
 
 /// The configuration is wrong.
 const EXIT_CONFIGURATION: u8 = 2;
@@ -28,6 +28,7 @@ pub async fn execute(command: Command) -> ExitCode {
     match command {
         Command::Run(flags) => ended_run(run::run(flags.given()).await),
         Command::Migrate => ended(migrate().await),
+        Command::Apply(flags) => ended(apply(flags).await),
         Command::Crds => ended(crds()),
         Command::Release(flags) => ended(release(flags).await),
         Command::Check(flags) => ended(check::run(flags).await.map_err(failed)),
@@ -101,6 +102,22 @@ async fn migrated(database: &DatabaseSettings) -> Result<(Option<i64>, i64), Rep
     repository::migrate(&pool).await?;
     let after = repository::schema_version(&pool).await?;
     Ok((before, after.unwrap_or_default()))
+}
+
+/// Brings the database to what a file says.
+async fn apply(flags: ApplyFlags) -> Result<(), Failure> {
+    let options = apply::Options {
+        file: flags.file,
+        secrets_dir: flags.secrets_dir,
+    };
+    let applied = apply::run(&options, |name| std::env::var(name).ok()).await;
+    applied.map_err(|error| {
+        if error.is_configuration() {
+            Failure::Configuration(chain(&error))
+        } else {
+            failed(error)
+        }
+    })
 }
 
 /// Prints the custom resource definitions as one YAML stream.

@@ -1,5 +1,6 @@
 //! Spillway's Kubernetes operator: custom resources become keys, database rows and proxies.
 
+pub mod apply;
 pub mod check;
 pub mod cli;
 pub mod commands;

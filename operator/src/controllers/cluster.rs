@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use k8s_openapi::api::core::v1::{Namespace, Secret};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kube::api::PostParams;
 use kube::{Api, Resource, ResourceExt};
 use serde::de::DeserializeOwned;
@@ -38,10 +39,15 @@ impl Cluster {
 
     async fn get<K>(&self, namespace: &str, name: &str) -> Result<Option<K>, WorldError>
     where
-        K: Resource<Scope = kube::core::NamespaceResourceScope, DynamicType = ()> + Clone + DeserializeOwned + std::fmt::Debug,
+        K: Resource<Scope = kube::core::NamespaceResourceScope, DynamicType = ()>
+            + Clone
+            + DeserializeOwned
+            + std::fmt::Debug,
     {
         let found = self.api::<K>(namespace).get_opt(name).await;
-        found.map_err(|source| WorldError::new(format!("read {} {namespace}/{name}", K::kind(&())), source))
+        found.map_err(|source| {
+            WorldError::new(format!("read {} {namespace}/{name}", K::kind(&())), source)
+        })
     }
 }
 
@@ -55,19 +61,25 @@ impl World for Cluster {
         self.get(namespace, name).await
     }
 
-    async fn access_key(&self, namespace: &str, name: &str) -> Result<Option<AccessKey>, WorldError> {
+    async fn bedrock_credential(
+        &self,
+        namespace: &str,
+        name: &str,
+    ) -> Result<Option<BedrockCredential>, WorldError> {
         self.get(namespace, name).await
     }
 
-    async fn bedrock_credential(&self, namespace: &str, name: &str) -> Result<Option<BedrockCredential>, WorldError> {
-        self.get(namespace, name).await
-    }
-
-    async fn namespace_labels(&self, namespace: &str) -> Result<BTreeMap<String, String>, WorldError> {
+    async fn namespace_labels(
+        &self,
+        namespace: &str,
+    ) -> Result<BTreeMap<String, String>, WorldError> {
         let namespaces: Api<Namespace> = Api::all(self.context.client.clone());
         let found = namespaces.get_metadata_opt(namespace).await;
-        let found = found.map_err(|source| WorldError::new(format!("read Namespace {namespace}"), source))?;
-        Ok(found.and_then(|found| found.metadata.labels).unwrap_or_default())
+        let found = found
+            .map_err(|source| WorldError::new(format!("read Namespace {namespace}"), source))?;
+        Ok(found
+            .and_then(|found| found.metadata.labels)
+            .unwrap_or_default())
     }
 
     async fn secret(&self, namespace: &str, name: &str) -> Result<Option<Secret>, WorldError> {
@@ -76,14 +88,26 @@ impl World for Cluster {
 
     async fn create_secret(&self, secret: &Secret) -> Result<Written, WorldError> {
         let namespace = secret.namespace().unwrap_or_default();
-        let created = self.api::<Secret>(&namespace).create(&PostParams::default(), secret).await;
-        written(created, || format!("create Secret {namespace}/{}", secret.name_any()))
+        let created = self
+            .api::<Secret>(&namespace)
+            .create(&PostParams::default(), secret)
+            .await;
+        written(created, || {
+            format!("create Secret {namespace}/{}", secret.name_any())
+        })
     }
 
     async fn replace_secret(&self, secret: &Secret) -> Result<Written, WorldError> {
         let (namespace, name) = (secret.namespace().unwrap_or_default(), secret.name_any());
-        let replaced = self.api::<Secret>(&namespace).replace(&name, &PostParams::default(), secret).await;
+        let replaced = self
+            .api::<Secret>(&namespace)
+            .replace(&name, &PostParams::default(), secret)
+            .await;
         written(replaced, || format!("update Secret {namespace}/{name}"))
+    }
+
+    fn owner_of(&self, key: &AccessKey) -> Option<OwnerReference> {
+        key.controller_owner_ref(&())
     }
 
     fn pool_url(&self, pool: &ProxyPool) -> String {
@@ -91,15 +115,24 @@ impl World for Cluster {
     }
 
     async fn proxies(&self, pool: &ProxyPool) -> Result<Option<ProxyState>, ReconcileError> {
-        workload::ensure(&self.context, &self.session, pool).await.map(Some)
+        workload::ensure(&self.context, &self.session, pool)
+            .await
+            .map(Some)
     }
 }
 
 /// Somebody who was faster is no failure: what they left is read next.
-fn written<K>(result: kube::Result<K>, operation: impl FnOnce() -> String) -> Result<Written, WorldError> {
+fn written<K>(
+    result: kube::Result<K>,
+    operation: impl FnOnce() -> String,
+) -> Result<Written, WorldError> {
     match result {
         Ok(_) => Ok(Written::Done),
-        Err(kube::Error::Api(status)) if status.is_conflict() || status.is_already_exists() || status.is_not_found() => Ok(Written::Conflict),
+        Err(kube::Error::Api(status))
+            if status.is_conflict() || status.is_already_exists() || status.is_not_found() =>
+        {
+            Ok(Written::Conflict)
+        }
         Err(source) => Err(WorldError::new(operation(), source)),
     }
 }

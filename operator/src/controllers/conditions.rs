@@ -30,17 +30,29 @@ pub struct Problem {
 impl Problem {
     /// Something wrong with what is specified.
     pub fn accepted(reason: &'static str, message: impl Into<String>) -> Self {
-        Self { condition: ACCEPTED, reason, message: message.into() }
+        Self {
+            condition: ACCEPTED,
+            reason,
+            message: message.into(),
+        }
     }
 
     /// Something wrong with what is referred to.
     pub fn reference(reason: &'static str, message: impl Into<String>) -> Self {
-        Self { condition: REFERENCES_RESOLVED, reason, message: message.into() }
+        Self {
+            condition: REFERENCES_RESOLVED,
+            reason,
+            message: message.into(),
+        }
     }
 
     /// Something wrong with a key or its Secret.
     pub fn key(reason: &'static str, message: impl Into<String>) -> Self {
-        Self { condition: KEY_READY, reason, message: message.into() }
+        Self {
+            condition: KEY_READY,
+            reason,
+            message: message.into(),
+        }
     }
 }
 
@@ -69,19 +81,34 @@ pub struct ReadyAs {
 /// Judges each of `types` and `Ready` by the problems that were found. `Ready` repeats the first problem's reason and
 /// every message.
 pub fn judge(types: &[&'static str], problems: &[Problem], ready: &ReadyAs) -> Vec<Judgement> {
-    let of = |type_: &'static str, problems: &[&Problem], holds: (&'static str, &str)| match problems.first() {
-        Some(first) => Judgement {
-            type_,
-            status: "False",
-            reason: first.reason,
-            message: problems.iter().map(|problem| problem.message.as_str()).collect::<Vec<_>>().join("; "),
-        },
-        None => Judgement { type_, status: "True", reason: holds.0, message: holds.1.to_owned() },
-    };
+    let of =
+        |type_: &'static str, problems: &[&Problem], holds: (&'static str, &str)| match problems
+            .first()
+        {
+            Some(first) => Judgement {
+                type_,
+                status: "False",
+                reason: first.reason,
+                message: problems
+                    .iter()
+                    .map(|problem| problem.message.as_str())
+                    .collect::<Vec<_>>()
+                    .join("; "),
+            },
+            None => Judgement {
+                type_,
+                status: "True",
+                reason: holds.0,
+                message: holds.1.to_owned(),
+            },
+        };
     let mut judgements: Vec<_> = types
         .iter()
         .map(|type_| {
-            let own: Vec<_> = problems.iter().filter(|problem| problem.condition == *type_).collect();
+            let own: Vec<_> = problems
+                .iter()
+                .filter(|problem| problem.condition == *type_)
+                .collect();
             of(type_, &own, holds(type_))
         })
         .collect();
@@ -102,14 +129,24 @@ fn holds(type_: &str) -> (&'static str, &'static str) {
 }
 
 /// The conditions as they are to be stored: the time of a condition changes with its status alone.
-pub fn merged(former: &[Condition], judgements: &[Judgement], generation: Option<i64>, now: Timestamp) -> Vec<Condition> {
+pub fn merged(
+    former: &[Condition],
+    judgements: &[Judgement],
+    generation: Option<i64>,
+    now: Timestamp,
+) -> Vec<Condition> {
     judgements
         .iter()
         .map(|judgement| {
             let since = former
                 .iter()
-                .find(|condition| condition.type_ == judgement.type_ && condition.status == judgement.status)
-                .map_or_else(|| Time(in_seconds(now)), |condition| condition.last_transition_time.clone());
+                .find(|condition| {
+                    condition.type_ == judgement.type_ && condition.status == judgement.status
+                })
+                .map_or_else(
+                    || Time(in_seconds(now)),
+                    |condition| condition.last_transition_time.clone(),
+                );
             Condition {
                 type_: judgement.type_.to_owned(),
                 status: judgement.status.to_owned(),
@@ -129,9 +166,11 @@ fn in_seconds(time: Timestamp) -> Timestamp {
 
 /// Whether `Ready` was judged true for this generation.
 pub fn is_ready(conditions: &[Condition], generation: Option<i64>) -> bool {
-    conditions
-        .iter()
-        .any(|condition| condition.type_ == READY && condition.status == "True" && condition.observed_generation == generation)
+    conditions.iter().any(|condition| {
+        condition.type_ == READY
+            && condition.status == "True"
+            && condition.observed_generation == generation
+    })
 }
 
 #[cfg(test)]
@@ -139,7 +178,10 @@ mod tests {
     use super::*;
 
     fn ready() -> ReadyAs {
-        ReadyAs { reason: "Active", message: "the key is served".into() }
+        ReadyAs {
+            reason: "Active",
+            message: "the key is served".into(),
+        }
     }
 
     #[test]
@@ -151,22 +193,50 @@ mod tests {
 
     #[test]
     fn a_problem_makes_its_condition_and_ready_false() {
-        let problems = [Problem::reference("SecretNotFound", "no Secret"), Problem::reference("PoolNotFound", "no pool")];
+        let problems = [
+            Problem::reference("SecretNotFound", "no Secret"),
+            Problem::reference("PoolNotFound", "no pool"),
+        ];
         let judged = judge(&[ACCEPTED, REFERENCES_RESOLVED], &problems, &ready());
         assert_eq!(judged[0].status, "True");
-        assert_eq!((judged[1].status, judged[1].reason), ("False", "SecretNotFound"));
+        assert_eq!(
+            (judged[1].status, judged[1].reason),
+            ("False", "SecretNotFound")
+        );
         assert_eq!(judged[2].message, "no Secret; no pool");
     }
 
     #[test]
     fn the_transition_time_changes_with_the_status_alone() {
-        let (early, late) = (Timestamp::from_second(100).unwrap(), Timestamp::from_second(200).unwrap());
+        let (early, late) = (
+            Timestamp::from_second(100).unwrap(),
+            Timestamp::from_second(200).unwrap(),
+        );
         let first = merged(&[], &judge(&[], &[], &ready()), Some(1), early);
-        let same = merged(&first, &judge(&[], &[], &ReadyAs { reason: "Other", message: "x".into() }), Some(2), late);
+        let same = merged(
+            &first,
+            &judge(
+                &[],
+                &[],
+                &ReadyAs {
+                    reason: "Other",
+                    message: "x".into(),
+                },
+            ),
+            Some(2),
+            late,
+        );
         assert_eq!(same[0].last_transition_time, first[0].last_transition_time);
         assert_eq!(same[0].observed_generation, Some(2));
-        let broken = merged(&same, &judge(&[], &[Problem::key("Bad", "bad")], &ready()), Some(2), late);
+        let broken = merged(
+            &same,
+            &judge(&[], &[Problem::key("Bad", "bad")], &ready()),
+            Some(2),
+            late,
+        );
         assert_eq!(broken[0].last_transition_time.0, late);
-        assert!(is_ready(&same, Some(2)) && !is_ready(&same, Some(1)) && !is_ready(&broken, Some(2)));
+        assert!(
+            is_ready(&same, Some(2)) && !is_ready(&same, Some(1)) && !is_ready(&broken, Some(2))
+        );
     }
 }

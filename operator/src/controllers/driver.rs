@@ -69,7 +69,11 @@ impl<K: Reconciled> Driver<K> {
     /// A driver that works with `context`.
     pub fn new(context: Arc<Context>) -> Self {
         let rules = Rules::of(&context.settings);
-        Self { context, rules, failures: Mutex::default() }
+        Self {
+            context,
+            rules,
+            failures: Mutex::default(),
+        }
     }
 
     /// One pass over `resource`.
@@ -77,9 +81,13 @@ impl<K: Reconciled> Driver<K> {
         let started = Instant::now();
         let result = self.pass(&resource).await;
         let outcome = result.as_ref().map(|_| ()).map_err(DriveError::reason);
-        self.context.metrics.reconciled(K::KIND, started.elapsed(), outcome);
+        self.context
+            .metrics
+            .reconciled(K::KIND, started.elapsed(), outcome);
         if result.is_ok() {
-            self.failures.lock().remove(&ObjectRef::from_obj(&*resource));
+            self.failures
+                .lock()
+                .remove(&ObjectRef::from_obj(&*resource));
         }
         result
     }
@@ -89,7 +97,9 @@ impl<K: Reconciled> Driver<K> {
         let pause = {
             let mut failures = self.failures.lock();
             let count = failures.entry(ObjectRef::from_obj(resource)).or_insert(0);
-            let pause = FIRST_PAUSE.saturating_mul(1 << (*count).min(10)).min(MAX_PAUSE);
+            let pause = FIRST_PAUSE
+                .saturating_mul(1 << (*count).min(10))
+                .min(MAX_PAUSE);
             *count += 1;
             pause
         };
@@ -137,19 +147,32 @@ impl<K: Reconciled> Driver<K> {
         let session = self.context.database.session()?;
         let rows = rows(&session);
         let world = Cluster::new(Arc::clone(&self.context), session);
-        let env = Env { world: &world, rows: &rows, rules: &self.rules, now: Utc::now() };
+        let env = Env {
+            world: &world,
+            rows: &rows,
+            rules: &self.rules,
+            now: Utc::now(),
+        };
         let result = K::reconcile(&env, resource).await;
         if let Err(ReconcileError::Repository(error)) = &result {
             self.context.database.report(error);
         }
-        let Outcome { status, judgements, notices, again_in, .. } = result?;
+        let Outcome {
+            status,
+            judgements,
+            notices,
+            again_in,
+            ..
+        } = result?;
         self.tell(resource, &notices).await;
         self.tell_judgement(resource, &judgements).await;
         let generation = resource.meta().generation;
         let former = resource.status().map(K::conditions).unwrap_or_default();
         let conditions = merged(former, &judgements, generation, Timestamp::now());
         let status = K::completed(status, resource.status(), generation, conditions);
-        self.write_status(resource, status).await.map_err(|source| WorldError::new("write the status", source))?;
+        self.write_status(resource, status)
+            .await
+            .map_err(|source| WorldError::new("write the status", source))?;
         Ok(Action::requeue(again_in.unwrap_or(RESYNC).min(RESYNC)))
     }
 
@@ -170,13 +193,30 @@ impl<K: Reconciled> Driver<K> {
             return Err(away.into());
         }
         let note = "the database has been away for a minute: let the resource go; its keys and rows end when the database returns";
-        self.context.events.warning(&resource.object_ref(&()), "ReleasedWithoutDatabase", "Release", note).await;
-        info!(kind = K::KIND, namespace = resource.namespace(), name = resource.name_any(), "released without the database");
+        self.context
+            .events
+            .warning(
+                &resource.object_ref(&()),
+                "ReleasedWithoutDatabase",
+                "Release",
+                note,
+            )
+            .await;
+        info!(
+            kind = K::KIND,
+            namespace = resource.namespace(),
+            name = resource.name_any(),
+            "released without the database"
+        );
         Ok(Action::await_change())
     }
 
     /// Says that a resource could not be reconciled, unless it still is what it was last found to be.
-    async fn tell_failure(&self, resource: &Arc<K>, error: &ReconcileError) -> Result<(), DriveError> {
+    async fn tell_failure(
+        &self,
+        resource: &Arc<K>,
+        error: &ReconcileError,
+    ) -> Result<(), DriveError> {
         let generation = resource.meta().generation;
         let former = resource.status().map(K::conditions).unwrap_or_default();
         if is_ready(former, generation) && error.is_database_away() {
@@ -186,24 +226,49 @@ impl<K: Reconciled> Driver<K> {
             true => "the database is away: this takes effect when it returns".to_owned(),
             false => format!("{error}; it is tried again"),
         };
-        let ready = Judgement { type_: READY, status: "False", reason: error.reason(), message };
+        let ready = Judgement {
+            type_: READY,
+            status: "False",
+            reason: error.reason(),
+            message,
+        };
         let mut conditions = merged(former, &[ready], generation, Timestamp::now());
-        conditions.extend(former.iter().filter(|condition| condition.type_ != READY).cloned());
+        conditions.extend(
+            former
+                .iter()
+                .filter(|condition| condition.type_ != READY)
+                .cloned(),
+        );
         let status = resource.status().cloned().unwrap_or_default();
         let status = K::completed(status, resource.status(), generation, conditions);
-        self.write_status(resource, status).await.map_err(DriveError::Status)
+        self.write_status(resource, status)
+            .await
+            .map_err(DriveError::Status)
     }
 
     async fn write_paused(&self, resource: &Arc<K>) -> Result<(), DriveError> {
         let generation = resource.meta().generation;
         let former = resource.status().map(K::conditions).unwrap_or_default();
-        let message = "annotation spillway.dev/paused is true: nothing is done until it is removed".to_owned();
-        let paused = Judgement { type_: PAUSED, status: "True", reason: "Paused", message };
+        let message = "annotation spillway.dev/paused is true: nothing is done until it is removed"
+            .to_owned();
+        let paused = Judgement {
+            type_: PAUSED,
+            status: "True",
+            reason: "Paused",
+            message,
+        };
         let mut conditions = merged(former, &[paused], generation, Timestamp::now());
-        conditions.extend(former.iter().filter(|condition| condition.type_ != PAUSED).cloned());
+        conditions.extend(
+            former
+                .iter()
+                .filter(|condition| condition.type_ != PAUSED)
+                .cloned(),
+        );
         let status = resource.status().cloned().unwrap_or_default();
         let observed = K::completed(status, resource.status(), generation, conditions);
-        self.write_status(resource, observed).await.map_err(DriveError::Status)
+        self.write_status(resource, observed)
+            .await
+            .map_err(DriveError::Status)
     }
 
     /// Writes the status where it differs. `usage` is left alone, for it is another's to write.
@@ -219,7 +284,11 @@ impl<K: Reconciled> Driver<K> {
             "status": wanted,
         });
         let parameters = PatchParams::apply(CONTROLLER).force();
-        match self.api(resource).patch_status(&resource.name_any(), &parameters, &Patch::Apply(&patch)).await {
+        match self
+            .api(resource)
+            .patch_status(&resource.name_any(), &parameters, &Patch::Apply(&patch))
+            .await
+        {
             Ok(_) => Ok(()),
             Err(kube::Error::Api(status)) if status.is_not_found() => Ok(()),
             Err(error) => Err(error),
@@ -228,33 +297,65 @@ impl<K: Reconciled> Driver<K> {
 
     async fn tell(&self, resource: &Arc<K>, notices: &[Notice]) {
         let about = resource.object_ref(&());
-        for Notice { is_warning, reason, action, note } in notices {
+        for Notice {
+            is_warning,
+            reason,
+            action,
+            note,
+        } in notices
+        {
             if *is_warning {
-                self.context.events.warning(&about, reason, action, note.clone()).await;
+                self.context
+                    .events
+                    .warning(&about, reason, action, note.clone())
+                    .await;
             } else {
-                self.context.events.normal(&about, reason, action, note.clone()).await;
+                self.context
+                    .events
+                    .normal(&about, reason, action, note.clone())
+                    .await;
             }
         }
     }
 
     /// An Event when a resource becomes ready, and when what is wrong with it changes.
     async fn tell_judgement(&self, resource: &Arc<K>, judgements: &[Judgement]) {
-        let Some(ready) = judgements.iter().find(|judgement| judgement.type_ == READY) else { return };
-        let former = resource.status().map(K::conditions).unwrap_or_default().iter().find(|condition| condition.type_ == READY);
-        if former.is_some_and(|former| former.status == ready.status && former.reason == ready.reason && former.message == ready.message) {
+        let Some(ready) = judgements.iter().find(|judgement| judgement.type_ == READY) else {
+            return;
+        };
+        let former = resource
+            .status()
+            .map(K::conditions)
+            .unwrap_or_default()
+            .iter()
+            .find(|condition| condition.type_ == READY);
+        if former.is_some_and(|former| {
+            former.status == ready.status
+                && former.reason == ready.reason
+                && former.message == ready.message
+        }) {
             return;
         }
         let about = resource.object_ref(&());
         let is_progress = ready.reason == "ProxiesStarting";
         if ready.status == "True" || is_progress {
-            self.context.events.normal(&about, ready.reason, "Reconcile", ready.message.clone()).await;
+            self.context
+                .events
+                .normal(&about, ready.reason, "Reconcile", ready.message.clone())
+                .await;
         } else {
-            self.context.events.warning(&about, ready.reason, "Reconcile", ready.message.clone()).await;
+            self.context
+                .events
+                .warning(&about, ready.reason, "Reconcile", ready.message.clone())
+                .await;
         }
     }
 
     fn api(&self, resource: &K) -> Api<K> {
-        Api::namespaced(self.context.client.clone(), &resource.namespace().unwrap_or_default())
+        Api::namespaced(
+            self.context.client.clone(),
+            &resource.namespace().unwrap_or_default(),
+        )
     }
 }
 
@@ -270,16 +371,16 @@ fn rows(session: &Session) -> Rows {
 /// How long a deletion has waited for the database: since it began, or since the database went away.
 fn waited(resource: &impl ResourceExt, away: &DatabaseAway) -> Duration {
     let deleted_at = resource.meta().deletion_timestamp.as_ref();
-    let since_deletion = deleted_at.and_then(|time| Timestamp::now().duration_since(time.0).try_into().ok());
+    let since_deletion =
+        deleted_at.and_then(|time| Timestamp::now().duration_since(time.0).try_into().ok());
     since_deletion.map_or(away.elapsed(), |since: Duration| since.min(away.elapsed()))
 }
 
 /// The resource went away while its finalizer was changed.
 fn is_gone(error: &finalizer::Error<ReconcileError>) -> bool {
     match error {
-        finalizer::Error::AddFinalizer(kube::Error::Api(status)) | finalizer::Error::RemoveFinalizer(kube::Error::Api(status)) => {
-            status.is_not_found()
-        }
+        finalizer::Error::AddFinalizer(kube::Error::Api(status))
+        | finalizer::Error::RemoveFinalizer(kube::Error::Api(status)) => status.is_not_found(),
         _ => false,
     }
 }

@@ -38,7 +38,9 @@ impl ReconcileError {
     /// One of a few words for metrics and conditions.
     pub const fn reason(&self) -> &'static str {
         match self {
-            Self::DatabaseAway(_) | Self::Repository(RepositoryError::Unavailable { .. }) => "DatabaseUnavailable",
+            Self::DatabaseAway(_) | Self::Repository(RepositoryError::Unavailable { .. }) => {
+                "DatabaseUnavailable"
+            }
             Self::Repository(RepositoryError::Deposed { .. }) => "Deposed",
             Self::Repository(RepositoryError::DuplicateKey) => "KeyInUse",
             Self::Repository(_) => "DatabaseError",
@@ -52,6 +54,9 @@ impl ReconcileError {
 
     /// Whether it passes when the database returns.
     pub const fn is_database_away(&self) -> bool {
-        matches!(self, Self::DatabaseAway(_) | Self::Repository(RepositoryError::Unavailable { .. }))
+        matches!(
+            self,
+            Self::DatabaseAway(_) | Self::Repository(RepositoryError::Unavailable { .. })
+        )
     }
 }

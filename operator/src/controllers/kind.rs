@@ -10,8 +10,8 @@ use kube::{Resource, ResourceExt};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use spillway_crds::{
-    AccessKey, AccessKeyStatus, BedrockCredential, BedrockCredentialStatus, PAUSED_ANNOTATION, ProxyPool, ProxyPoolStatus, ProxyUser,
-    ProxyUserStatus,
+    AccessKey, AccessKeyStatus, BedrockCredential, BedrockCredentialStatus, PAUSED_ANNOTATION,
+    ProxyPool, ProxyPoolStatus, ProxyUser, ProxyUserStatus,
 };
 
 use super::error::ReconcileError;
@@ -21,7 +21,14 @@ use super::{access_key, bedrock_credential, pool, user};
 /// A kind of resource that the operator reconciles.
 #[async_trait]
 pub trait Reconciled:
-    Resource<DynamicType = (), Scope = NamespaceResourceScope> + Clone + Debug + Serialize + DeserializeOwned + Send + Sync + 'static
+    Resource<DynamicType = (), Scope = NamespaceResourceScope>
+    + Clone
+    + Debug
+    + Serialize
+    + DeserializeOwned
+    + Send
+    + Sync
+    + 'static
 {
     /// Its status.
     type Status: Serialize + Clone + Debug + Default + PartialEq + Send + Sync;
@@ -36,13 +43,21 @@ pub trait Reconciled:
     fn conditions(status: &Self::Status) -> &[Condition];
 
     /// Fills in what every status has, and takes over from the former one what is not the reconcilers' to write.
-    fn completed(status: Self::Status, former: Option<&Self::Status>, generation: Option<i64>, conditions: Vec<Condition>) -> Self::Status;
+    fn completed(
+        status: Self::Status,
+        former: Option<&Self::Status>,
+        generation: Option<i64>,
+        conditions: Vec<Condition>,
+    ) -> Self::Status;
 
     /// The status without what is not the reconcilers' to write.
     fn own_part(status: &Self::Status) -> Self::Status;
 
     /// Brings rows and objects to what the resource says.
-    async fn reconcile(env: &Env<'_>, resource: &Self) -> Result<Outcome<Self::Status>, ReconcileError>;
+    async fn reconcile(
+        env: &Env<'_>,
+        resource: &Self,
+    ) -> Result<Outcome<Self::Status>, ReconcileError>;
 
     /// Ends the rows of a deleted resource.
     async fn release(rows: &Rows, resource: &Self) -> Result<(), ReconcileError>;
@@ -91,12 +106,20 @@ reconciled!(BedrockCredential, BedrockCredentialStatus, bedrock_credential, usag
 
 /// Conditions keep their places, so that an unchanged status compares equal.
 fn keep_order(former: &[Condition], conditions: &mut [Condition]) {
-    conditions.sort_by_key(|condition| former.iter().position(|other| other.type_ == condition.type_).unwrap_or(usize::MAX));
+    conditions.sort_by_key(|condition| {
+        former
+            .iter()
+            .position(|other| other.type_ == condition.type_)
+            .unwrap_or(usize::MAX)
+    });
 }
 
 /// Whether the resource asks to be left alone.
 pub fn is_paused(resource: &impl ResourceExt) -> bool {
-    resource.annotations().get(PAUSED_ANNOTATION).is_some_and(|value| value == "true")
+    resource
+        .annotations()
+        .get(PAUSED_ANNOTATION)
+        .is_some_and(|value| value == "true")
 }
 
 /// Changes when the resource is to be reconciled because of itself: not with its status.
@@ -106,7 +129,9 @@ pub fn own_change<K: Resource>(resource: &K) -> Option<u64> {
         meta.generation,
         &meta.annotations,
         &meta.finalizers,
-        meta.deletion_timestamp.as_ref().map(|time| time.0.as_second()),
+        meta.deletion_timestamp
+            .as_ref()
+            .map(|time| time.0.as_second()),
     )))
 }
 
@@ -119,9 +144,21 @@ pub fn change_for_dependants<K: Reconciled>(resource: &K) -> Option<u64> {
         .map(K::conditions)
         .unwrap_or_default()
         .iter()
-        .map(|condition| (&condition.type_, &condition.status, condition.observed_generation))
+        .map(|condition| {
+            (
+                &condition.type_,
+                &condition.status,
+                condition.observed_generation,
+            )
+        })
         .collect();
-    Some(hashed(&(meta.generation, meta.deletion_timestamp.as_ref().map(|time| time.0.as_second()), conditions)))
+    Some(hashed(&(
+        meta.generation,
+        meta.deletion_timestamp
+            .as_ref()
+            .map(|time| time.0.as_second()),
+        conditions,
+    )))
 }
 
 fn hashed(value: &impl Hash) -> u64 {
@@ -138,7 +175,9 @@ mod tests {
 
     fn user(metadata: &Value, status: &Value) -> ProxyUser {
         let mut all = json!({ "name": "alice", "namespace": "team", "generation": 1 });
-        all.as_object_mut().unwrap().extend(metadata.as_object().unwrap().clone());
+        all.as_object_mut()
+            .unwrap()
+            .extend(metadata.as_object().unwrap().clone());
         serde_json::from_value(json!({
             "apiVersion": "spillway.dev/v1alpha1", "kind": "ProxyUser", "metadata": all,
             "spec": { "email": "alice@example.com" }, "status": status,
@@ -149,24 +188,41 @@ mod tests {
     #[test]
     fn status_alone_is_no_change_of_its_own() {
         let plain = user(&json!({}), &json!({}));
-        assert_eq!(own_change(&plain), own_change(&user(&json!({}), &json!({ "keys": 3 }))));
+        assert_eq!(
+            own_change(&plain),
+            own_change(&user(&json!({}), &json!({ "keys": 3 })))
+        );
         for metadata in [
             json!({ "generation": 2 }),
             json!({ "annotations": { PAUSED_ANNOTATION: "true" } }),
             json!({ "finalizers": ["x"] }),
             json!({ "deletionTimestamp": "2026-01-01T00:00:00Z" }),
         ] {
-            assert_ne!(own_change(&plain), own_change(&user(&metadata, &json!({}))), "{metadata}");
+            assert_ne!(
+                own_change(&plain),
+                own_change(&user(&metadata, &json!({}))),
+                "{metadata}"
+            );
         }
     }
 
     #[test]
     fn dependants_follow_conditions_and_not_usage() {
-        let condition = |status: &str| {
-            json!([{ "type": "Ready", "status": status, "reason": "R", "message": "", "lastTransitionTime": "2026-01-01T00:00:00Z" }])
-        };
+        let condition = |status: &str| json!([{ "type": "Ready", "status": status, "reason": "R", "message": "", "lastTransitionTime": "2026-01-01T00:00:00Z" }]);
         let ready = user(&json!({}), &json!({ "conditions": condition("True") }));
-        assert_eq!(change_for_dependants(&ready), change_for_dependants(&user(&json!({}), &json!({ "conditions": condition("True"), "keys": 3 }))));
-        assert_ne!(change_for_dependants(&ready), change_for_dependants(&user(&json!({}), &json!({ "conditions": condition("False") }))));
+        assert_eq!(
+            change_for_dependants(&ready),
+            change_for_dependants(&user(
+                &json!({}),
+                &json!({ "conditions": condition("True"), "keys": 3 })
+            ))
+        );
+        assert_ne!(
+            change_for_dependants(&ready),
+            change_for_dependants(&user(
+                &json!({}),
+                &json!({ "conditions": condition("False") })
+            ))
+        );
     }
 }

@@ -10,7 +10,9 @@ use k8s_openapi::jiff::Timestamp;
 use kube::ResourceExt;
 use spillway_core::domain::upstream::AllowedUpstreams;
 use spillway_core::repository::leadership::{self, Fence};
-use spillway_core::repository::{Origin, PgPool, PgPoolConnection, PgTransaction, RepositoryError, acquire};
+use spillway_core::repository::{
+    Origin, PgPool, PgPoolConnection, PgTransaction, RepositoryError, acquire,
+};
 use spillway_core::security::envelope::Envelope;
 use spillway_core::security::hasher::KeyHasher;
 

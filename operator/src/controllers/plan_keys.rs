@@ -43,11 +43,23 @@ pub enum PlanKeyPlan {
 }
 
 /// Looks a reference up.
-pub async fn observe(env: &Env<'_>, namespace: &str, reference: &SecretKeyRef, field: &str) -> Result<PlanKeyObserved, ReconcileError> {
+pub async fn observe(
+    env: &Env<'_>,
+    namespace: &str,
+    reference: &SecretKeyRef,
+    field: &str,
+) -> Result<PlanKeyObserved, ReconcileError> {
     let secret = env.world.secret(namespace, &reference.name).await?;
     let value = read(secret.as_ref(), field, namespace, reference);
     let mut reader = env.rows.reader().await?;
-    let row = plan_keys::find(&mut reader, env.rows.cluster_id(), namespace, &reference.name, &reference.key).await?;
+    let row = plan_keys::find(
+        &mut reader,
+        env.rows.cluster_id(),
+        namespace,
+        &reference.name,
+        &reference.key,
+    )
+    .await?;
     Ok(PlanKeyObserved {
         namespace: namespace.to_owned(),
         reference: reference.clone(),
@@ -55,13 +67,21 @@ pub async fn observe(env: &Env<'_>, namespace: &str, reference: &SecretKeyRef, f
             uid: secret.uid().unwrap_or_default(),
             version: secret.resource_version().unwrap_or_default(),
         }),
-        fingerprint: value.as_ref().ok().map(|value| env.rows.fingerprint(value.0.expose_secret())),
+        fingerprint: value
+            .as_ref()
+            .ok()
+            .map(|value| env.rows.fingerprint(value.0.expose_secret())),
         value,
         row,
     })
 }
 
-fn read(secret: Option<&Secret>, field: &str, namespace: &str, reference: &SecretKeyRef) -> Result<PlanSecret, Problem> {
+fn read(
+    secret: Option<&Secret>,
+    field: &str,
+    namespace: &str,
+    reference: &SecretKeyRef,
+) -> Result<PlanSecret, Problem> {
     let text = secret_entry(secret, field, namespace, &reference.name, &reference.key)?;
     PlanSecret::parse(text.expose_secret()).map_err(|error| {
         let reason = match error {
@@ -98,12 +118,23 @@ pub fn plan(observed: &PlanKeyObserved) -> PlanKeyPlan {
 pub struct SealedPlanKey(NewPlanKey);
 
 /// Seals the observed key for its row. `None` for a key that cannot be used.
-pub async fn seal(rows: &Rows, observed: &PlanKeyObserved) -> Result<Option<SealedPlanKey>, ReconcileError> {
-    let (Ok(value), Some(fingerprint), Some(secret)) = (&observed.value, &observed.fingerprint, &observed.secret) else {
+pub async fn seal(
+    rows: &Rows,
+    observed: &PlanKeyObserved,
+) -> Result<Option<SealedPlanKey>, ReconcileError> {
+    let (Ok(value), Some(fingerprint), Some(secret)) =
+        (&observed.value, &observed.fingerprint, &observed.secret)
+    else {
         return Ok(None);
     };
-    let id = observed.row.as_ref().map_or_else(Uuid::new_v4, |row| row.id);
-    let sealed = value.seal(&rows.envelope, id).await.map_err(ReconcileError::Seal)?;
+    let id = observed
+        .row
+        .as_ref()
+        .map_or_else(Uuid::new_v4, |row| row.id);
+    let sealed = value
+        .seal(&rows.envelope, id)
+        .await
+        .map_err(ReconcileError::Seal)?;
     Ok(Some(SealedPlanKey(NewPlanKey {
         id,
         secret: Origin {
@@ -121,7 +152,10 @@ pub async fn seal(rows: &Rows, observed: &PlanKeyObserved) -> Result<Option<Seal
 }
 
 /// Stores a sealed key and gives its row.
-pub async fn store(connection: &mut PgConnection, key: &SealedPlanKey) -> Result<Uuid, ReconcileError> {
+pub async fn store(
+    connection: &mut PgConnection,
+    key: &SealedPlanKey,
+) -> Result<Uuid, ReconcileError> {
     Ok(plan_keys::upsert(connection, &key.0).await?.id)
 }
 
@@ -132,17 +166,34 @@ mod tests {
     use super::*;
 
     fn reference() -> SecretKeyRef {
-        SecretKeyRef { name: "plan".into(), key: "KEY".into() }
+        SecretKeyRef {
+            name: "plan".into(),
+            key: "KEY".into(),
+        }
     }
 
     fn observed(value: &str, row: Option<PlanKeyRow>) -> PlanKeyObserved {
-        let secret = Secret { data: Some([("KEY".to_owned(), ByteString(value.as_bytes().to_vec()))].into()), ..Secret::default() };
-        let value = read(Some(&secret), "spec.plan.apiKeySecretRef", "team", &reference());
+        let secret = Secret {
+            data: Some([("KEY".to_owned(), ByteString(value.as_bytes().to_vec()))].into()),
+            ..Secret::default()
+        };
+        let value = read(
+            Some(&secret),
+            "spec.plan.apiKeySecretRef",
+            "team",
+            &reference(),
+        );
         PlanKeyObserved {
             namespace: "team".into(),
             reference: reference(),
-            secret: Some(SecretIdentity { uid: "u1".into(), version: "7".into() }),
-            fingerprint: value.as_ref().ok().map(|value| value.0.expose_secret().as_bytes().to_vec()),
+            secret: Some(SecretIdentity {
+                uid: "u1".into(),
+                version: "7".into(),
+            }),
+            fingerprint: value
+                .as_ref()
+                .ok()
+                .map(|value| value.0.expose_secret().as_bytes().to_vec()),
             value,
             row,
         }
@@ -161,18 +212,51 @@ mod tests {
     #[test]
     fn a_key_is_written_only_when_it_or_its_secret_changed() {
         assert_eq!(plan(&observed("sk-ant-api03-x", None)), PlanKeyPlan::Store);
-        assert_eq!(plan(&observed("sk-ant-api03-x", Some(row()))), PlanKeyPlan::Keep(Uuid::from_u128(1)));
-        assert_eq!(plan(&observed("sk-ant-api03-y", Some(row()))), PlanKeyPlan::Store);
-        assert_eq!(plan(&observed("sk-ant-api03-x", Some(PlanKeyRow { secret_version: "6".into(), ..row() }))), PlanKeyPlan::Store);
-        assert_eq!(plan(&observed("sk-ant-api03-x", Some(PlanKeyRow { uid: "u0".into(), ..row() }))), PlanKeyPlan::Store);
+        assert_eq!(
+            plan(&observed("sk-ant-api03-x", Some(row()))),
+            PlanKeyPlan::Keep(Uuid::from_u128(1))
+        );
+        assert_eq!(
+            plan(&observed("sk-ant-api03-y", Some(row()))),
+            PlanKeyPlan::Store
+        );
+        assert_eq!(
+            plan(&observed(
+                "sk-ant-api03-x",
+                Some(PlanKeyRow {
+                    secret_version: "6".into(),
+                    ..row()
+                })
+            )),
+            PlanKeyPlan::Store
+        );
+        assert_eq!(
+            plan(&observed(
+                "sk-ant-api03-x",
+                Some(PlanKeyRow {
+                    uid: "u0".into(),
+                    ..row()
+                })
+            )),
+            PlanKeyPlan::Store
+        );
     }
 
     #[test]
     fn an_oauth_token_is_refused_and_the_former_key_stays() {
-        let PlanKeyPlan::Unusable(kept, problem) = plan(&observed("sk-ant-oat01-secret-token", Some(row()))) else { panic!() };
+        let PlanKeyPlan::Unusable(kept, problem) =
+            plan(&observed("sk-ant-oat01-secret-token", Some(row())))
+        else {
+            panic!()
+        };
         assert_eq!(kept, Some(Uuid::from_u128(1)));
         assert_eq!(problem.reason, "OAuthTokenRefused");
-        assert!(problem.message.contains("Secret team/plan") && problem.message.contains("Anthropic Console"), "{}", problem.message);
+        assert!(
+            problem.message.contains("Secret team/plan")
+                && problem.message.contains("Anthropic Console"),
+            "{}",
+            problem.message
+        );
         assert!(!problem.message.contains("secret-token"));
     }
 }

@@ -20,31 +20,53 @@ use super::outcome::{Env, Rules};
 use crate::settings::PoolName;
 
 /// The entry `key` of a Secret that `field` names, as text.
-pub fn secret_entry(secret: Option<&Secret>, field: &str, namespace: &str, name: &str, key: &str) -> Result<SecretString, Problem> {
+pub fn secret_entry(
+    secret: Option<&Secret>,
+    field: &str,
+    namespace: &str,
+    name: &str,
+    key: &str,
+) -> Result<SecretString, Problem> {
     let Some(secret) = secret else {
         return Err(Problem::reference(
             "SecretNotFound",
-            format!("{field} names Secret {namespace}/{name}, which does not exist: create it with the key {key}, or name another"),
+            format!(
+                "{field} names Secret {namespace}/{name}, which does not exist: create it with the key {key}, or name another"
+            ),
         ));
     };
     let Some(bytes) = secret.data.as_ref().and_then(|data| data.get(key)) else {
         return Err(Problem::reference(
             "SecretKeyMissing",
-            format!("{field} names key {key} of Secret {namespace}/{name}, which has no such key: {}", keys_of(secret, key)),
+            format!(
+                "{field} names key {key} of Secret {namespace}/{name}, which has no such key: {}",
+                keys_of(secret, key)
+            ),
         ));
     };
     match std::str::from_utf8(&bytes.0) {
         Ok(text) => Ok(SecretString::from(text)),
         Err(_) => Err(Problem::reference(
             "SecretUnreadable",
-            format!("{field} names key {key} of Secret {namespace}/{name}, whose value is no text: store it as UTF-8"),
+            format!(
+                "{field} names key {key} of Secret {namespace}/{name}, whose value is no text: store it as UTF-8"
+            ),
         )),
     }
 }
 
 fn keys_of(secret: &Secret, wanted: &str) -> String {
-    let keys: Vec<_> = secret.data.iter().flatten().map(|(key, _)| key.as_str()).collect();
-    if keys.is_empty() { format!("add {wanted} to it") } else { format!("add it, or name one of {}", keys.join(", ")) }
+    let keys: Vec<_> = secret
+        .data
+        .iter()
+        .flatten()
+        .map(|(key, _)| key.as_str())
+        .collect();
+    if keys.is_empty() {
+        format!("add {wanted} to it")
+    } else {
+        format!("add it, or name one of {}", keys.join(", "))
+    }
 }
 
 /// The resourceVersion of a Secret.
@@ -56,7 +78,10 @@ pub fn version_of(secret: Option<&Secret>) -> Option<String> {
 pub fn pool_of(reference: Option<&PoolRef>, namespace: &str, rules: &Rules) -> PoolName {
     match reference {
         Some(reference) => PoolName {
-            namespace: reference.namespace.clone().unwrap_or_else(|| namespace.to_owned()),
+            namespace: reference
+                .namespace
+                .clone()
+                .unwrap_or_else(|| namespace.to_owned()),
             name: reference.name.clone(),
         },
         None => rules.default_pool.clone(),
@@ -79,41 +104,72 @@ pub fn admits(pool: &ProxyPool, namespace: &str, labels: &BTreeMap<String, Strin
 }
 
 /// Refuses a URL that no credential may be sent to.
-pub fn check_upstream(field: &str, url: Option<&str>, allowed: &AllowedUpstreams) -> Option<Problem> {
+pub fn check_upstream(
+    field: &str,
+    url: Option<&str>,
+    allowed: &AllowedUpstreams,
+) -> Option<Problem> {
     let url = url?;
     let refused = match Url::parse(url) {
         Ok(parsed) => allowed.check(&parsed).err()?.to_string(),
         Err(error) => format!("{url} is no URL ({error}): write it as https://host"),
     };
-    Some(Problem::accepted("UpstreamRefused", format!("{field}: {refused}")))
+    Some(Problem::accepted(
+        "UpstreamRefused",
+        format!("{field}: {refused}"),
+    ))
 }
 
 /// Refuses model patterns that no model can be compared with.
 pub fn check_models(field: &str, patterns: &[String]) -> Option<Problem> {
     let error = ModelPatterns::new(patterns).err()?;
-    Some(Problem::accepted("InvalidModelPattern", format!("{field}: {error}")))
+    Some(Problem::accepted(
+        "InvalidModelPattern",
+        format!("{field}: {error}"),
+    ))
 }
 
 /// The row of the `BedrockCredential` that `field` names in `namespace`.
-pub async fn bedrock_credential(env: &Env<'_>, namespace: &str, name: &str, field: &str) -> Result<Result<Uuid, Problem>, ReconcileError> {
-    let exists = env.world.bedrock_credential(namespace, name).await?.is_some_and(|credential| credential.metadata.deletion_timestamp.is_none());
+pub async fn bedrock_credential(
+    env: &Env<'_>,
+    namespace: &str,
+    name: &str,
+    field: &str,
+) -> Result<Result<Uuid, Problem>, ReconcileError> {
+    let exists = env
+        .world
+        .bedrock_credential(namespace, name)
+        .await?
+        .is_some_and(|credential| credential.metadata.deletion_timestamp.is_none());
     let row = credential_row(env, namespace, name).await?;
     Ok(match (exists, row) {
         (true, Some(id)) => Ok(id),
         (true, None) => Err(Problem::reference(
             "CredentialNotReady",
-            format!("{field} names BedrockCredential {namespace}/{name}, which is not ready: its conditions say what to mend"),
+            format!(
+                "{field} names BedrockCredential {namespace}/{name}, which is not ready: its conditions say what to mend"
+            ),
         )),
         (false, _) => Err(Problem::reference(
             "CredentialNotFound",
-            format!("{field} names BedrockCredential {namespace}/{name}, which does not exist: create it, or name another"),
+            format!(
+                "{field} names BedrockCredential {namespace}/{name}, which does not exist: create it, or name another"
+            ),
         )),
     })
 }
 
-async fn credential_row(env: &Env<'_>, namespace: &str, name: &str) -> Result<Option<Uuid>, RepositoryError> {
+async fn credential_row(
+    env: &Env<'_>,
+    namespace: &str,
+    name: &str,
+) -> Result<Option<Uuid>, RepositoryError> {
     let mut reader = env.rows.reader().await?;
-    Ok(bedrock_keys::find(&mut reader, env.rows.cluster_id(), namespace, name).await?.map(|row| row.id))
+    Ok(
+        bedrock_keys::find(&mut reader, env.rows.cluster_id(), namespace, name)
+            .await?
+            .map(|row| row.id),
+    )
 }
 
 #[cfg(test)]
@@ -126,8 +182,14 @@ mod tests {
     use crate::resources::test::pool;
 
     fn secret(entries: &[(&str, &[u8])]) -> Secret {
-        let data = entries.iter().map(|(key, value)| ((*key).to_owned(), ByteString(value.to_vec()))).collect();
-        Secret { data: Some(data), ..Secret::default() }
+        let data = entries
+            .iter()
+            .map(|(key, value)| ((*key).to_owned(), ByteString(value.to_vec())))
+            .collect();
+        Secret {
+            data: Some(data),
+            ..Secret::default()
+        }
     }
 
     fn entry(secret: Option<&Secret>) -> Result<String, (&'static str, String)> {
@@ -141,11 +203,21 @@ mod tests {
         assert_eq!(entry(Some(&secret(&[("KEY", b"value")]))).unwrap(), "value");
         let (reason, message) = entry(None).unwrap_err();
         assert_eq!(reason, "SecretNotFound");
-        assert!(message.contains("spec.x names Secret team/s") && message.contains("create it with the key KEY"), "{message}");
+        assert!(
+            message.contains("spec.x names Secret team/s")
+                && message.contains("create it with the key KEY"),
+            "{message}"
+        );
         let (reason, message) = entry(Some(&secret(&[("OTHER", b"very-secret")]))).unwrap_err();
         assert_eq!(reason, "SecretKeyMissing");
-        assert!(message.ends_with("add it, or name one of OTHER") && !message.contains("very-secret"), "{message}");
-        assert_eq!(entry(Some(&secret(&[("KEY", b"\xff")]))).unwrap_err().0, "SecretUnreadable");
+        assert!(
+            message.ends_with("add it, or name one of OTHER") && !message.contains("very-secret"),
+            "{message}"
+        );
+        assert_eq!(
+            entry(Some(&secret(&[("KEY", b"\xff")]))).unwrap_err().0,
+            "SecretUnreadable"
+        );
     }
 
     #[test]
@@ -154,14 +226,34 @@ mod tests {
         let cases = [
             (json!({}), "spillway-system", true),
             (json!({}), "team", false),
-            (json!({ "allowedNamespaces": { "from": "All" } }), "team", true),
-            (json!({ "allowedNamespaces": { "from": "Selector", "selector": { "matchLabels": { "tier": "gold" } } } }), "team", true),
-            (json!({ "allowedNamespaces": { "from": "Selector", "selector": { "matchLabels": { "tier": "iron" } } } }), "team", false),
-            (json!({ "allowedNamespaces": { "from": "Selector", "selector": {
-                "matchExpressions": [{ "key": "tier", "operator": "In", "values": ["gold", "iron"] }] } } }), "team", true),
+            (
+                json!({ "allowedNamespaces": { "from": "All" } }),
+                "team",
+                true,
+            ),
+            (
+                json!({ "allowedNamespaces": { "from": "Selector", "selector": { "matchLabels": { "tier": "gold" } } } }),
+                "team",
+                true,
+            ),
+            (
+                json!({ "allowedNamespaces": { "from": "Selector", "selector": { "matchLabels": { "tier": "iron" } } } }),
+                "team",
+                false,
+            ),
+            (
+                json!({ "allowedNamespaces": { "from": "Selector", "selector": {
+                "matchExpressions": [{ "key": "tier", "operator": "In", "values": ["gold", "iron"] }] } } }),
+                "team",
+                true,
+            ),
         ];
         for (spec, namespace, admitted) in cases {
-            assert_eq!(admits(&pool(&spec), namespace, &labels), admitted, "{spec} {namespace}");
+            assert_eq!(
+                admits(&pool(&spec), namespace, &labels),
+                admitted,
+                "{spec} {namespace}"
+            );
         }
     }
 
@@ -169,23 +261,64 @@ mod tests {
     fn a_pool_is_named_by_namespace_or_is_the_default() {
         let rules = Rules {
             pool_namespaces: ["spillway-system".to_owned()].into(),
-            default_pool: PoolName { namespace: "spillway-system".into(), name: "default".into() },
+            default_pool: PoolName {
+                namespace: "spillway-system".into(),
+                name: "default".into(),
+            },
             allowed_upstreams: AllowedUpstreams::default(),
         };
-        let reference = |namespace: Option<&str>| PoolRef { name: "p".into(), namespace: namespace.map(str::to_owned) };
-        assert_eq!(pool_of(None, "team", &rules).to_string(), "spillway-system/default");
-        assert_eq!(pool_of(Some(&reference(None)), "team", &rules).to_string(), "team/p");
-        assert_eq!(pool_of(Some(&reference(Some("other"))), "team", &rules).to_string(), "other/p");
+        let reference = |namespace: Option<&str>| PoolRef {
+            name: "p".into(),
+            namespace: namespace.map(str::to_owned),
+        };
+        assert_eq!(
+            pool_of(None, "team", &rules).to_string(),
+            "spillway-system/default"
+        );
+        assert_eq!(
+            pool_of(Some(&reference(None)), "team", &rules).to_string(),
+            "team/p"
+        );
+        assert_eq!(
+            pool_of(Some(&reference(Some("other"))), "team", &rules).to_string(),
+            "other/p"
+        );
     }
 
     #[test]
     fn upstreams_and_patterns_that_cannot_be_used_are_refused() {
         let allowed = AllowedUpstreams::default();
-        assert_eq!(check_upstream("spec.plan.apiUrl", Some("https://api.anthropic.com"), &allowed), None);
+        assert_eq!(
+            check_upstream(
+                "spec.plan.apiUrl",
+                Some("https://api.anthropic.com"),
+                &allowed
+            ),
+            None
+        );
         assert_eq!(check_upstream("spec.plan.apiUrl", None, &allowed), None);
-        let problem = check_upstream("spec.plan.apiUrl", Some("https://evil.example.com"), &allowed).unwrap();
-        assert!(problem.message.starts_with("spec.plan.apiUrl: host evil.example.com is not among"), "{}", problem.message);
-        assert_eq!(check_models("spec.allowedModels", &["claude-*".into()]), None);
-        assert_eq!(check_models("spec.allowedModels", &["claude-[".into()]).unwrap().reason, "InvalidModelPattern");
+        let problem = check_upstream(
+            "spec.plan.apiUrl",
+            Some("https://evil.example.com"),
+            &allowed,
+        )
+        .unwrap();
+        assert!(
+            problem
+                .message
+                .starts_with("spec.plan.apiUrl: host evil.example.com is not among"),
+            "{}",
+            problem.message
+        );
+        assert_eq!(
+            check_models("spec.allowedModels", &["claude-*".into()]),
+            None
+        );
+        assert_eq!(
+            check_models("spec.allowedModels", &["claude-[".into()])
+                .unwrap()
+                .reason,
+            "InvalidModelPattern"
+        );
     }
 }

@@ -20,8 +20,8 @@ use super::driver::{DriveError, Driver};
 use super::kind::{Reconciled, change_for_dependants, own_change};
 use super::outcome::Rules;
 use super::watches::{
-    Named, credential_names_secret, credential_of_key, credential_of_pool, credential_of_user, key_names_secret, pool_names_secret,
-    referring, user_names_pool, user_names_secret,
+    Named, credential_names_secret, credential_of_key, credential_of_pool, credential_of_user,
+    key_names_secret, pool_names_secret, referring, user_names_pool, user_names_secret,
 };
 use crate::context::Context;
 use crate::resources::{MANAGED_BY, MANAGED_BY_LABEL};
@@ -43,11 +43,16 @@ pub async fn run(context: Arc<Context>, shutdown: CancellationToken) {
     join_all(runs).await;
 }
 
-fn pools(context: &Arc<Context>, shutdown: &CancellationToken) -> impl Future<Output = ()> + Send + use<> {
+fn pools(
+    context: &Arc<Context>,
+    shutdown: &CancellationToken,
+) -> impl Future<Output = ()> + Send + use<> {
     let (controller, store) = controller::<ProxyPool>(context);
     let mut controller = controller.watches_stream(
         dependencies::<BedrockCredential>(context),
-        named_by(&store, |pool, credential: &BedrockCredential| credential_of_pool(pool) == Some(&credential.name_any())),
+        named_by(&store, |pool, credential: &BedrockCredential| {
+            credential_of_pool(pool) == Some(&credential.name_any())
+        }),
     );
     for secrets in secrets(context) {
         controller = controller.watches_stream(secrets, naming_secret(&store, pool_names_secret));
@@ -56,14 +61,26 @@ fn pools(context: &Arc<Context>, shutdown: &CancellationToken) -> impl Future<Ou
         let made = watcher::Config::default().labels(&format!("{MANAGED_BY_LABEL}={MANAGED_BY}"));
         let client = &context.client;
         controller = controller
-            .owns(Api::<Deployment>::namespaced(client.clone(), namespace), made.clone())
-            .owns(Api::<Service>::namespaced(client.clone(), namespace), made.clone())
-            .owns(Api::<ServiceAccount>::namespaced(client.clone(), namespace), made);
+            .owns(
+                Api::<Deployment>::namespaced(client.clone(), namespace),
+                made.clone(),
+            )
+            .owns(
+                Api::<Service>::namespaced(client.clone(), namespace),
+                made.clone(),
+            )
+            .owns(
+                Api::<ServiceAccount>::namespaced(client.clone(), namespace),
+                made,
+            );
     }
     drive(Arc::clone(context), controller, shutdown.clone())
 }
 
-fn users(context: &Arc<Context>, shutdown: &CancellationToken) -> impl Future<Output = ()> + Send + use<> {
+fn users(
+    context: &Arc<Context>,
+    shutdown: &CancellationToken,
+) -> impl Future<Output = ()> + Send + use<> {
     let (controller, store) = controller::<ProxyUser>(context);
     let rules = Rules::of(&context.settings);
     let by_pool = {
@@ -76,21 +93,31 @@ fn users(context: &Arc<Context>, shutdown: &CancellationToken) -> impl Future<Ou
     };
     let by_namespace = {
         let store = store.clone();
-        move |namespace: PartialObjectMeta<Namespace>| referring(&store, Some(&namespace.name_any()), |_| true)
+        move |namespace: PartialObjectMeta<Namespace>| {
+            referring(&store, Some(&namespace.name_any()), |_| true)
+        }
     };
-    let namespaces = watcher(Api::<PartialObjectMeta<Namespace>>::all(context.client.clone()), watcher::Config::default())
-        .default_backoff()
-        .touched_objects()
-        .predicate_filter(predicates::labels, PredicateConfig::default());
+    let namespaces = watcher(
+        Api::<PartialObjectMeta<Namespace>>::all(context.client.clone()),
+        watcher::Config::default(),
+    )
+    .default_backoff()
+    .touched_objects()
+    .predicate_filter(predicates::labels, PredicateConfig::default());
     let mut controller = controller
         .watches_stream(dependencies::<ProxyPool>(context), by_pool)
         .watches_stream(namespaces, by_namespace)
         .watches_stream(
             dependencies::<BedrockCredential>(context),
-            named_by(&store, |user, credential: &BedrockCredential| credential_of_user(user) == Some(&credential.name_any())),
+            named_by(&store, |user, credential: &BedrockCredential| {
+                credential_of_user(user) == Some(&credential.name_any())
+            }),
         )
         .watches_stream(dependencies::<AccessKey>(context), |key: AccessKey| {
-            Some(ObjectRef::new(&key.spec.user_ref.name).within(&key.namespace().unwrap_or_default()))
+            Some(
+                ObjectRef::new(&key.spec.user_ref.name)
+                    .within(&key.namespace().unwrap_or_default()),
+            )
         });
     for secrets in secrets(context) {
         controller = controller.watches_stream(secrets, naming_secret(&store, user_names_secret));
@@ -98,12 +125,18 @@ fn users(context: &Arc<Context>, shutdown: &CancellationToken) -> impl Future<Ou
     drive(Arc::clone(context), controller, shutdown.clone())
 }
 
-fn access_keys(context: &Arc<Context>, shutdown: &CancellationToken) -> impl Future<Output = ()> + Send + use<> {
+fn access_keys(
+    context: &Arc<Context>,
+    shutdown: &CancellationToken,
+) -> impl Future<Output = ()> + Send + use<> {
     let (controller, store) = controller::<AccessKey>(context);
     // The Secrets hold the pool's URL.
     let urls = all::<ProxyPool>(&context.client)
         .touched_objects()
-        .predicate_filter(|pool: &ProxyPool| u64::try_from(pool.spec.service.port).ok(), PredicateConfig::default());
+        .predicate_filter(
+            |pool: &ProxyPool| u64::try_from(pool.spec.service.port).ok(),
+            PredicateConfig::default(),
+        );
     let by_pool = {
         let store = store.clone();
         move |_: ProxyPool| referring(&store, None, |_| true)
@@ -112,11 +145,15 @@ fn access_keys(context: &Arc<Context>, shutdown: &CancellationToken) -> impl Fut
         .watches_stream(urls, by_pool)
         .watches_stream(
             dependencies::<ProxyUser>(context),
-            named_by(&store, |key: &AccessKey, user: &ProxyUser| key.spec.user_ref.name == user.name_any()),
+            named_by(&store, |key: &AccessKey, user: &ProxyUser| {
+                key.spec.user_ref.name == user.name_any()
+            }),
         )
         .watches_stream(
             dependencies::<BedrockCredential>(context),
-            named_by(&store, |key, credential: &BedrockCredential| credential_of_key(key) == Some(&credential.name_any())),
+            named_by(&store, |key, credential: &BedrockCredential| {
+                credential_of_key(key) == Some(&credential.name_any())
+            }),
         );
     for secrets in secrets(context) {
         controller = controller.watches_stream(secrets, naming_secret(&store, key_names_secret));
@@ -124,16 +161,25 @@ fn access_keys(context: &Arc<Context>, shutdown: &CancellationToken) -> impl Fut
     drive(Arc::clone(context), controller, shutdown.clone())
 }
 
-fn bedrock_credentials(context: &Arc<Context>, shutdown: &CancellationToken) -> impl Future<Output = ()> + Send + use<> {
+fn bedrock_credentials(
+    context: &Arc<Context>,
+    shutdown: &CancellationToken,
+) -> impl Future<Output = ()> + Send + use<> {
     let (controller, store) = controller::<BedrockCredential>(context);
     // For status.usedBy.
     let mut controller = controller
-        .watches_stream(dependencies::<ProxyPool>(context), |pool: ProxyPool| local(&pool, credential_of_pool(&pool)))
-        .watches_stream(dependencies::<ProxyUser>(context), |user: ProxyUser| local(&user, credential_of_user(&user)))
-        .watches_stream(dependencies::<AccessKey>(context), |key: AccessKey| local(&key, credential_of_key(&key)));
+        .watches_stream(dependencies::<ProxyPool>(context), |pool: ProxyPool| {
+            local(&pool, credential_of_pool(&pool))
+        })
+        .watches_stream(dependencies::<ProxyUser>(context), |user: ProxyUser| {
+            local(&user, credential_of_user(&user))
+        })
+        .watches_stream(dependencies::<AccessKey>(context), |key: AccessKey| {
+            local(&key, credential_of_key(&key))
+        });
     for secrets in secrets(context) {
-        controller = controller
-            .watches_stream(secrets, naming_secret(&store, credential_names_secret));
+        controller =
+            controller.watches_stream(secrets, naming_secret(&store, credential_names_secret));
     }
     drive(Arc::clone(context), controller, shutdown.clone())
 }
@@ -151,12 +197,16 @@ where
         .try_filter(move |resource| std::future::ready(is_looked_after(&watch, resource)))
         .predicate_filter(own_change::<K>, PredicateConfig::default());
     let config = controller::Config::default().concurrency(CONCURRENCY);
-    (Controller::for_stream(own, store.clone()).with_config(config), store)
+    (
+        Controller::for_stream(own, store.clone()).with_config(config),
+        store,
+    )
 }
 
 /// A resource elsewhere is let alone, but for one that could not go without its finalizer being removed.
 fn is_looked_after<K: Resource>(watch: &WatchScope, resource: &K) -> bool {
-    watch.includes(resource.meta().namespace.as_deref().unwrap_or_default()) || resource.meta().deletion_timestamp.is_some()
+    watch.includes(resource.meta().namespace.as_deref().unwrap_or_default())
+        || resource.meta().deletion_timestamp.is_some()
 }
 
 async fn drive<K>(context: Arc<Context>, controller: Controller<K>, shutdown: CancellationToken)
@@ -178,15 +228,23 @@ where
                 Ok((resource, _)) => debug!(kind = K::KIND, resource = %resource, "reconciled"),
                 // Told by the driver already.
                 Err(controller::Error::ReconcilerFailed(..)) => {}
-                Err(controller::Error::ObjectNotFound(resource)) => debug!(kind = K::KIND, resource = %resource, "gone"),
-                Err(error) => warn!(kind = K::KIND, error = crate::report::chain(&error), "watch failed"),
+                Err(controller::Error::ObjectNotFound(resource)) => {
+                    debug!(kind = K::KIND, resource = %resource, "gone")
+                }
+                Err(error) => warn!(
+                    kind = K::KIND,
+                    error = crate::report::chain(&error),
+                    "watch failed"
+                ),
             }
         })
         .await;
 }
 
 /// Every resource of one kind. The rights on Spillway's own kinds are always cluster-wide.
-fn all<K>(client: &Client) -> impl Stream<Item = Result<watcher::Event<K>, watcher::Error>> + Send + use<K>
+fn all<K>(
+    client: &Client,
+) -> impl Stream<Item = Result<watcher::Event<K>, watcher::Error>> + Send + use<K>
 where
     K: Reconciled,
 {
@@ -198,18 +256,29 @@ fn dependencies<K>(context: &Arc<Context>) -> impl Stream<Item = Watched<K>> + S
 where
     K: Reconciled,
 {
-    all::<K>(&context.client).touched_objects().predicate_filter(change_for_dependants::<K>, PredicateConfig::default())
+    all::<K>(&context.client)
+        .touched_objects()
+        .predicate_filter(change_for_dependants::<K>, PredicateConfig::default())
 }
 
 /// Changes of Secrets, without what is in them.
-fn secrets(context: &Arc<Context>) -> Vec<impl Stream<Item = Watched<PartialObjectMeta<Secret>>> + Send + use<>> {
+fn secrets(
+    context: &Arc<Context>,
+) -> Vec<impl Stream<Item = Watched<PartialObjectMeta<Secret>>> + Send + use<>> {
     let client = &context.client;
     let apis: Vec<Api<PartialObjectMeta<Secret>>> = match &context.settings.watch {
         WatchScope::All => vec![Api::all(client.clone())],
-        WatchScope::Named(names) => names.iter().map(|name| Api::namespaced(client.clone(), name)).collect(),
+        WatchScope::Named(names) => names
+            .iter()
+            .map(|name| Api::namespaced(client.clone(), name))
+            .collect(),
     };
     apis.into_iter()
-        .map(|api| watcher(api, watcher::Config::default()).default_backoff().touched_objects())
+        .map(|api| {
+            watcher(api, watcher::Config::default())
+                .default_backoff()
+                .touched_objects()
+        })
         .collect()
 }
 
@@ -224,7 +293,11 @@ where
     F: Fn(&K, &Other) -> bool + Send + Sync + 'static,
 {
     let store = store.clone();
-    move |other| referring(&store, other.namespace().as_deref(), |resource| names(resource, &other))
+    move |other| {
+        referring(&store, other.namespace().as_deref(), |resource| {
+            names(resource, &other)
+        })
+    }
 }
 
 /// Maps a changed Secret to the resources of its namespace that name it.
@@ -232,9 +305,15 @@ fn naming_secret<K: Reconciled>(
     store: &Store<K>,
     names: fn(&K, &str) -> bool,
 ) -> impl Fn(PartialObjectMeta<Secret>) -> Vec<ObjectRef<K>> + Send + Sync + 'static + use<K> {
-    named_by(store, move |resource: &K, secret: &PartialObjectMeta<Secret>| names(resource, &secret.name_any()))
+    named_by(
+        store,
+        move |resource: &K, secret: &PartialObjectMeta<Secret>| names(resource, &secret.name_any()),
+    )
 }
 
-fn local<K: Resource<Scope = NamespaceResourceScope>>(resource: &K, credential: Option<&str>) -> Option<ObjectRef<BedrockCredential>> {
+fn local<K: Resource<Scope = NamespaceResourceScope>>(
+    resource: &K,
+    credential: Option<&str>,
+) -> Option<ObjectRef<BedrockCredential>> {
     Some(ObjectRef::new(credential?).within(&resource.namespace()?))
 }

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 
 use async_trait::async_trait;
 use k8s_openapi::api::core::v1::Secret;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use spillway_crds::{AccessKey, BedrockCredential, ProxyPool, ProxyUser};
 
 use super::error::ReconcileError;
@@ -22,15 +23,23 @@ pub struct WorldError {
 
 impl WorldError {
     /// `source` stood in the way of `operation`.
-    pub fn new(operation: impl Into<String>, source: impl std::error::Error + Send + Sync + 'static) -> Self {
-        Self { operation: operation.into(), source: Box::new(source) }
+    pub fn new(
+        operation: impl Into<String>,
+        source: impl std::error::Error + Send + Sync + 'static,
+    ) -> Self {
+        Self {
+            operation: operation.into(),
+            source: Box::new(source),
+        }
     }
 }
 
 /// The API server's own word for what is wrong, where there is one.
 fn api_reason(source: &(dyn std::error::Error + Send + Sync + 'static)) -> String {
     match source.downcast_ref::<kube::Error>() {
-        Some(kube::Error::Api(status)) => format!(": the API server says {} ({})", status.reason, status.code),
+        Some(kube::Error::Api(status)) => {
+            format!(": the API server says {} ({})", status.reason, status.code)
+        }
         _ => String::new(),
     }
 }
@@ -64,14 +73,18 @@ pub trait World: Send + Sync {
     /// A user.
     async fn user(&self, namespace: &str, name: &str) -> Result<Option<ProxyUser>, WorldError>;
 
-    /// An access key.
-    async fn access_key(&self, namespace: &str, name: &str) -> Result<Option<AccessKey>, WorldError>;
-
     /// A Bedrock credential.
-    async fn bedrock_credential(&self, namespace: &str, name: &str) -> Result<Option<BedrockCredential>, WorldError>;
+    async fn bedrock_credential(
+        &self,
+        namespace: &str,
+        name: &str,
+    ) -> Result<Option<BedrockCredential>, WorldError>;
 
     /// The labels of a namespace.
-    async fn namespace_labels(&self, namespace: &str) -> Result<BTreeMap<String, String>, WorldError>;
+    async fn namespace_labels(
+        &self,
+        namespace: &str,
+    ) -> Result<BTreeMap<String, String>, WorldError>;
 
     /// A Secret as it is at this moment.
     async fn secret(&self, namespace: &str, name: &str) -> Result<Option<Secret>, WorldError>;
@@ -81,6 +94,9 @@ pub trait World: Send + Sync {
 
     /// Changes a Secret that is still at the resource version that `secret` names.
     async fn replace_secret(&self, secret: &Secret) -> Result<Written, WorldError>;
+
+    /// The owner of the Secret of `key`, where there is a cluster to delete it with its owner.
+    fn owner_of(&self, key: &AccessKey) -> Option<OwnerReference>;
 
     /// Where clients reach a pool, without a slash at the end.
     fn pool_url(&self, pool: &ProxyPool) -> String;

@@ -5,11 +5,14 @@
 
 use std::collections::BTreeMap;
 
-use k8s_openapi::api::apps::v1::{Deployment, DeploymentSpec, DeploymentStrategy, RollingUpdateDeployment};
+use k8s_openapi::api::apps::v1::{
+    Deployment, DeploymentSpec, DeploymentStrategy, RollingUpdateDeployment,
+};
 use k8s_openapi::api::core::v1::{
-    Capabilities, Container, ContainerPort, EmptyDirVolumeSource, EnvVar, EnvVarSource, HTTPGetAction, Lifecycle,
-    LifecycleHandler, LocalObjectReference, PodSecurityContext, PodSpec, PodTemplateSpec, Probe, ResourceRequirements, SeccompProfile,
-    SecretKeySelector, SecurityContext, SleepAction, Volume, VolumeMount,
+    Capabilities, Container, ContainerPort, EmptyDirVolumeSource, EnvVar, EnvVarSource,
+    HTTPGetAction, Lifecycle, LifecycleHandler, LocalObjectReference, PodSecurityContext, PodSpec,
+    PodTemplateSpec, Probe, ResourceRequirements, SeccompProfile, SecretKeySelector,
+    SecurityContext, SleepAction, Volume, VolumeMount,
 };
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta};
@@ -54,7 +57,10 @@ pub fn deployment(pool: &ProxyPool, inputs: &DeploymentInputs<'_>) -> Deployment
         metadata: pool_metadata(pool),
         spec: Some(DeploymentSpec {
             replicas: Some(pool.spec.replicas),
-            selector: LabelSelector { match_labels: Some(pool_selector(&name)), ..LabelSelector::default() },
+            selector: LabelSelector {
+                match_labels: Some(pool_selector(&name)),
+                ..LabelSelector::default()
+            },
             strategy: Some(DeploymentStrategy {
                 type_: Some("RollingUpdate".to_owned()),
                 rolling_update: Some(RollingUpdateDeployment {
@@ -63,7 +69,10 @@ pub fn deployment(pool: &ProxyPool, inputs: &DeploymentInputs<'_>) -> Deployment
                 }),
             }),
             template: PodTemplateSpec {
-                metadata: Some(ObjectMeta { labels: Some(pool_labels(&name)), ..ObjectMeta::default() }),
+                metadata: Some(ObjectMeta {
+                    labels: Some(pool_labels(&name)),
+                    ..ObjectMeta::default()
+                }),
                 spec: Some(pod(pool, inputs)),
             },
             ..DeploymentSpec::default()
@@ -83,7 +92,10 @@ fn pod(pool: &ProxyPool, inputs: &DeploymentInputs<'_>) -> PodSpec {
             run_as_user: Some(USER),
             run_as_group: Some(USER),
             fs_group: Some(USER),
-            seccomp_profile: Some(SeccompProfile { type_: "RuntimeDefault".to_owned(), ..SeccompProfile::default() }),
+            seccomp_profile: Some(SeccompProfile {
+                type_: "RuntimeDefault".to_owned(),
+                ..SeccompProfile::default()
+            }),
             ..PodSecurityContext::default()
         }),
         image_pull_secrets: pull_secrets(inputs.settings),
@@ -99,24 +111,40 @@ fn pod(pool: &ProxyPool, inputs: &DeploymentInputs<'_>) -> PodSpec {
 
 fn pull_secrets(settings: &ProxySettings) -> Option<Vec<LocalObjectReference>> {
     let names = settings.image_pull_secrets.iter();
-    let references: Vec<_> = names.map(|name| LocalObjectReference { name: name.clone() }).collect();
+    let references: Vec<_> = names
+        .map(|name| LocalObjectReference { name: name.clone() })
+        .collect();
     (!references.is_empty()).then_some(references)
 }
 
 fn container(pool: &ProxyPool, inputs: &DeploymentInputs<'_>) -> Container {
-    let image = pool.spec.image.clone().unwrap_or_else(|| inputs.settings.image.clone());
+    let image = pool
+        .spec
+        .image
+        .clone()
+        .unwrap_or_else(|| inputs.settings.image.clone());
     Container {
         name: CONTAINER.to_owned(),
         image: Some(image),
         env: Some(environment(pool, inputs)),
-        ports: Some(vec![port(HTTP_PORT_NAME, HTTP_PORT), port(ADMIN_PORT_NAME, ADMIN_PORT)]),
-        resources: Some(pool.spec.resources.clone().unwrap_or_else(default_resources)),
+        ports: Some(vec![
+            port(HTTP_PORT_NAME, HTTP_PORT),
+            port(ADMIN_PORT_NAME, ADMIN_PORT),
+        ]),
+        resources: Some(
+            pool.spec
+                .resources
+                .clone()
+                .unwrap_or_else(default_resources),
+        ),
         startup_probe: Some(probe("/healthz", 1, 60)),
         liveness_probe: Some(probe("/healthz", 10, 3)),
         readiness_probe: Some(probe("/readyz", 2, 2)),
         lifecycle: Some(Lifecycle {
             pre_stop: Some(LifecycleHandler {
-                sleep: Some(SleepAction { seconds: UNPUBLISH_SECONDS }),
+                sleep: Some(SleepAction {
+                    seconds: UNPUBLISH_SECONDS,
+                }),
                 ..LifecycleHandler::default()
             }),
             ..Lifecycle::default()
@@ -124,7 +152,10 @@ fn container(pool: &ProxyPool, inputs: &DeploymentInputs<'_>) -> Container {
         security_context: Some(SecurityContext {
             allow_privilege_escalation: Some(false),
             read_only_root_filesystem: Some(true),
-            capabilities: Some(Capabilities { drop: Some(vec!["ALL".to_owned()]), add: None }),
+            capabilities: Some(Capabilities {
+                drop: Some(vec!["ALL".to_owned()]),
+                add: None,
+            }),
             ..SecurityContext::default()
         }),
         volume_mounts: Some(vec![VolumeMount {
@@ -152,23 +183,45 @@ fn environment(pool: &ProxyPool, inputs: &DeploymentInputs<'_>) -> Vec<EnvVar> {
     ];
     let listen = inputs.settings.database_listen_secret.as_ref();
     variables.extend(listen.map(|url| secret("PROXY_DATABASE_LISTEN_URL", url)));
-    variables.extend(inputs.encryption.map(|key| secret("PROXY_LOCAL_ENCRYPTION_KEY", key)));
-    let own: Vec<_> = variables.iter().map(|variable| variable.name.clone()).collect();
-    let passed_on = inputs.settings.environment.iter().filter(|(name, _)| !own.contains(name));
+    variables.extend(
+        inputs
+            .encryption
+            .map(|key| secret("PROXY_LOCAL_ENCRYPTION_KEY", key)),
+    );
+    let own: Vec<_> = variables
+        .iter()
+        .map(|variable| variable.name.clone())
+        .collect();
+    let passed_on = inputs
+        .settings
+        .environment
+        .iter()
+        .filter(|(name, _)| !own.contains(name));
     variables.extend(passed_on.map(|(name, text)| value(name, text)));
     variables
 }
 
 fn value(name: &str, value: &str) -> EnvVar {
-    EnvVar { name: name.to_owned(), value: Some(value.to_owned()), value_from: None }
+    EnvVar {
+        name: name.to_owned(),
+        value: Some(value.to_owned()),
+        value_from: None,
+    }
 }
 
 fn secret(name: &str, secret: &SecretKey) -> EnvVar {
-    let selector = SecretKeySelector { name: secret.name.clone(), key: secret.key.clone(), optional: None };
+    let selector = SecretKeySelector {
+        name: secret.name.clone(),
+        key: secret.key.clone(),
+        optional: None,
+    };
     EnvVar {
         name: name.to_owned(),
         value: None,
-        value_from: Some(EnvVarSource { secret_key_ref: Some(selector), ..EnvVarSource::default() }),
+        value_from: Some(EnvVarSource {
+            secret_key_ref: Some(selector),
+            ..EnvVarSource::default()
+        }),
     }
 }
 
@@ -200,7 +253,10 @@ fn default_resources() -> ResourceRequirements {
     let requests: BTreeMap<_, _> = [("cpu", "100m"), ("memory", "128Mi")]
         .map(|(name, amount)| (name.to_owned(), Quantity(amount.to_owned())))
         .into();
-    ResourceRequirements { requests: Some(requests), ..ResourceRequirements::default() }
+    ResourceRequirements {
+        requests: Some(requests),
+        ..ResourceRequirements::default()
+    }
 }
 
 #[cfg(test)]
@@ -215,8 +271,14 @@ mod tests {
         ProxySettings {
             image: "spillway-proxy:test".into(),
             image_pull_secrets: vec!["pull".into()],
-            database_secret: SecretKey { name: "spillway-database".into(), key: "url".into() },
-            database_listen_secret: Some(SecretKey { name: "spillway-database".into(), key: "direct-url".into() }),
+            database_secret: SecretKey {
+                name: "spillway-database".into(),
+                key: "url".into(),
+            },
+            database_listen_secret: Some(SecretKey {
+                name: "spillway-database".into(),
+                key: "direct-url".into(),
+            }),
             kms_key_id: None,
             allowed_upstreams: AllowedUpstreams::default(),
             environment: [("PROXY_LOG_LEVEL", "debug"), ("PROXY_POOL", "never")]
@@ -226,14 +288,28 @@ mod tests {
     }
 
     fn built(pool: &ProxyPool, encryption: Option<&SecretKey>) -> Deployment {
-        let hasher = SecretKey { name: "spillway-key-hasher".into(), key: "secret".into() };
+        let hasher = SecretKey {
+            name: "spillway-key-hasher".into(),
+            key: "secret".into(),
+        };
         let settings = settings();
-        deployment(pool, &DeploymentInputs { settings: &settings, cluster_id: "cluster-1", hasher: &hasher, encryption })
+        deployment(
+            pool,
+            &DeploymentInputs {
+                settings: &settings,
+                cluster_id: "cluster-1",
+                hasher: &hasher,
+                encryption,
+            },
+        )
     }
 
     #[test]
     fn a_deployment_of_defaults() {
-        let encryption = SecretKey { name: "spillway-encryption-key".into(), key: "key".into() };
+        let encryption = SecretKey {
+            name: "spillway-encryption-key".into(),
+            key: "key".into(),
+        };
         insta::assert_yaml_snapshot!(built(&pool(&json!({})), Some(&encryption)));
     }
 
@@ -249,7 +325,10 @@ mod tests {
         let spec = told.spec.unwrap();
         let container = &spec.template.spec.unwrap().containers[0];
         assert_eq!(spec.replicas, Some(5));
-        assert_eq!(container.image.as_deref(), Some("registry.example.com/proxy:1"));
+        assert_eq!(
+            container.image.as_deref(),
+            Some("registry.example.com/proxy:1")
+        );
         insta::assert_yaml_snapshot!(container.resources);
     }
 
@@ -270,9 +349,18 @@ mod tests {
 
     #[test]
     fn what_is_passed_on_never_overrides_who_a_proxy_is() {
-        let spec = built(&pool(&json!({})), None).spec.unwrap().template.spec.unwrap();
-        let pools: Vec<_> =
-            spec.containers[0].env.iter().flatten().filter(|variable| variable.name == "PROXY_POOL").collect();
+        let spec = built(&pool(&json!({})), None)
+            .spec
+            .unwrap()
+            .template
+            .spec
+            .unwrap();
+        let pools: Vec<_> = spec.containers[0]
+            .env
+            .iter()
+            .flatten()
+            .filter(|variable| variable.name == "PROXY_POOL")
+            .collect();
         assert_eq!(pools.len(), 1);
         assert_eq!(pools[0].value.as_deref(), Some("main"));
     }

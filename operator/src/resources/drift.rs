@@ -16,7 +16,11 @@ pub fn fingerprinted<K: Serialize>(wanted: &K) -> Result<Value, serde_json::Erro
     let mut sorted = wanted.clone();
     sorted.sort_all_objects();
     let digest = Sha256::digest(sorted.to_string().as_bytes());
-    let fingerprint: String = digest.iter().take(16).map(|byte| format!("{byte:02x}")).collect();
+    let fingerprint: String = digest
+        .iter()
+        .take(16)
+        .map(|byte| format!("{byte:02x}"))
+        .collect();
     wanted["metadata"]["annotations"][APPLIED_ANNOTATION] = Value::String(fingerprint);
     Ok(wanted)
 }
@@ -25,11 +29,15 @@ pub fn fingerprinted<K: Serialize>(wanted: &K) -> Result<Value, serde_json::Erro
 /// an object does not count.
 pub fn is_in(wanted: &Value, live: &Value) -> bool {
     match (wanted, live) {
-        (Value::Object(wanted), Value::Object(live)) => {
-            wanted.iter().all(|(key, value)| live.get(key).is_some_and(|live| is_in(value, live)))
-        }
+        (Value::Object(wanted), Value::Object(live)) => wanted
+            .iter()
+            .all(|(key, value)| live.get(key).is_some_and(|live| is_in(value, live))),
         (Value::Array(wanted), Value::Array(live)) => {
-            wanted.len() == live.len() && wanted.iter().zip(live).all(|(wanted, live)| is_in(wanted, live))
+            wanted.len() == live.len()
+                && wanted
+                    .iter()
+                    .zip(live)
+                    .all(|(wanted, live)| is_in(wanted, live))
         }
         _ => wanted == live,
     }
@@ -44,18 +52,32 @@ mod tests {
     #[test]
     fn additions_of_others_are_no_drift() {
         let wanted = json!({ "spec": { "replicas": 2, "containers": [{ "name": "a" }] } });
-        assert!(is_in(&wanted, &json!({ "spec": { "replicas": 2, "containers": [{ "name": "a", "x": 1 }], "y": 2 } })));
-        assert!(!is_in(&wanted, &json!({ "spec": { "replicas": 3, "containers": [{ "name": "a" }] } })));
-        assert!(!is_in(&wanted, &json!({ "spec": { "replicas": 2, "containers": [{ "name": "a" }, { "name": "b" }] } })));
+        assert!(is_in(
+            &wanted,
+            &json!({ "spec": { "replicas": 2, "containers": [{ "name": "a", "x": 1 }], "y": 2 } })
+        ));
+        assert!(!is_in(
+            &wanted,
+            &json!({ "spec": { "replicas": 3, "containers": [{ "name": "a" }] } })
+        ));
+        assert!(!is_in(
+            &wanted,
+            &json!({ "spec": { "replicas": 2, "containers": [{ "name": "a" }, { "name": "b" }] } })
+        ));
         assert!(!is_in(&wanted, &json!({ "spec": { "replicas": 2 } })));
     }
 
     #[test]
     fn a_field_that_was_taken_back_changes_the_fingerprint() {
-        let before = fingerprinted(&json!({ "metadata": { "annotations": { "a": "1" } }, "spec": {} })).unwrap();
+        let before =
+            fingerprinted(&json!({ "metadata": { "annotations": { "a": "1" } }, "spec": {} }))
+                .unwrap();
         let after = fingerprinted(&json!({ "metadata": {}, "spec": {} })).unwrap();
         assert!(is_in(&after["spec"], &before["spec"]));
         assert!(!is_in(&after, &before));
-        assert_eq!(after, fingerprinted(&json!({ "spec": {}, "metadata": {} })).unwrap());
+        assert_eq!(
+            after,
+            fingerprinted(&json!({ "spec": {}, "metadata": {} })).unwrap()
+        );
     }
 }

@@ -37,7 +37,12 @@ impl KeySecretOwner {
 
     /// Whether `secret` is this key's.
     pub fn owns(&self, secret: &Secret) -> bool {
-        secret.metadata.annotations.as_ref().and_then(|all| all.get(ACCESS_KEY_ANNOTATION)) == Some(&self.mark())
+        secret
+            .metadata
+            .annotations
+            .as_ref()
+            .and_then(|all| all.get(ACCESS_KEY_ANNOTATION))
+            == Some(&self.mark())
     }
 }
 
@@ -69,25 +74,42 @@ pub fn key_secret(owner: &KeySecretOwner, token: &AccessKeyToken, base_url: &str
 
 /// `secret` with everything of Spillway's as it is to be; what others put there stays. Equal to `secret` when nothing is
 /// to be done.
-pub fn mended(secret: &Secret, owner: &KeySecretOwner, token: &AccessKeyToken, base_url: &str) -> Secret {
+pub fn mended(
+    secret: &Secret,
+    owner: &KeySecretOwner,
+    token: &AccessKeyToken,
+    base_url: &str,
+) -> Secret {
     let mut wanted = secret.clone();
     wanted
         .metadata
         .labels
         .get_or_insert_default()
         .insert(MANAGED_BY_LABEL.to_owned(), MANAGED_BY.to_owned());
-    wanted.metadata.annotations.get_or_insert_default().insert(ACCESS_KEY_ANNOTATION.to_owned(), owner.mark());
+    wanted
+        .metadata
+        .annotations
+        .get_or_insert_default()
+        .insert(ACCESS_KEY_ANNOTATION.to_owned(), owner.mark());
     if let Some(reference) = &owner.owner {
         let references = wanted.metadata.owner_references.get_or_insert_default();
         // A restored Secret names the former object's UID.
-        references.retain(|other| other.uid == reference.uid || other.kind != reference.kind || other.name != reference.name);
+        references.retain(|other| {
+            other.uid == reference.uid
+                || other.kind != reference.kind
+                || other.name != reference.name
+        });
         if !references.contains(reference) {
             references.retain(|other| other.uid != reference.uid);
             references.push(reference.clone());
         }
     }
     let data = wanted.data.get_or_insert_default();
-    data.extend(entries(token, base_url).into_iter().map(|(key, value)| (key, ByteString(value.into_bytes()))));
+    data.extend(
+        entries(token, base_url)
+            .into_iter()
+            .map(|(key, value)| (key, ByteString(value.into_bytes()))),
+    );
     wanted
 }
 
@@ -119,7 +141,11 @@ mod tests {
 
     #[test]
     fn a_secret_to_mount_as_it_is() {
-        let secret = key_secret(&owner("1"), &token(), "http://spillway-main.spillway-system.svc");
+        let secret = key_secret(
+            &owner("1"),
+            &token(),
+            "http://spillway-main.spillway-system.svc",
+        );
         assert!(owner("1").owns(&secret));
         let readable: BTreeMap<_, _> = secret
             .data
@@ -139,24 +165,43 @@ mod tests {
     #[test]
     fn mending_repairs_what_is_spillways_and_leaves_the_rest() {
         let mut secret = key_secret(&owner("1"), &token(), "http://a");
-        secret.metadata.labels.as_mut().unwrap().insert("team".into(), "blue".into());
-        secret.data.as_mut().unwrap().insert("EXTRA".into(), ByteString(b"kept".to_vec()));
+        secret
+            .metadata
+            .labels
+            .as_mut()
+            .unwrap()
+            .insert("team".into(), "blue".into());
+        secret
+            .data
+            .as_mut()
+            .unwrap()
+            .insert("EXTRA".into(), ByteString(b"kept".to_vec()));
         secret.data.as_mut().unwrap().remove(AUTH_TOKEN);
         let mended = mended(&secret, &owner("2"), &token(), "http://b");
         let data = mended.data.unwrap();
         assert_eq!(data["EXTRA"].0, b"kept");
         assert_eq!(data[AUTH_TOKEN].0, KEY.as_bytes());
         assert_eq!(data[BASE_URL].0, b"http://b");
-        assert_eq!(data[ACCESS_KEY_URL].0, format!("http://b/ak/{KEY}").as_bytes());
+        assert_eq!(
+            data[ACCESS_KEY_URL].0,
+            format!("http://b/ak/{KEY}").as_bytes()
+        );
         assert_eq!(mended.metadata.labels.unwrap()["team"], "blue");
         let owners = mended.metadata.owner_references.unwrap();
-        assert_eq!(owners.iter().map(|owner| owner.uid.as_str()).collect::<Vec<_>>(), ["2"]);
+        assert_eq!(
+            owners
+                .iter()
+                .map(|owner| owner.uid.as_str())
+                .collect::<Vec<_>>(),
+            ["2"]
+        );
     }
 
     #[test]
     fn a_secret_without_the_mark_is_foreign() {
         let mut secret = key_secret(&owner("1"), &token(), "http://a");
-        secret.metadata.annotations = Some([(ACCESS_KEY_ANNOTATION.to_owned(), "team/other".to_owned())].into());
+        secret.metadata.annotations =
+            Some([(ACCESS_KEY_ANNOTATION.to_owned(), "team/other".to_owned())].into());
         assert!(!owner("1").owns(&secret));
         secret.metadata.annotations = None;
         assert!(!owner("1").owns(&secret));

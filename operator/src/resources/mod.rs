@@ -25,9 +25,12 @@ pub fn pool_object_name(pool: &str) -> String {
 
 /// The labels by which a pool's proxies are selected. They never change for a living pool.
 pub fn pool_selector(pool: &str) -> BTreeMap<String, String> {
-    [("app.kubernetes.io/name", PROXY_APP), ("app.kubernetes.io/instance", pool)]
-        .map(|(key, value)| (key.to_owned(), value.to_owned()))
-        .into()
+    [
+        ("app.kubernetes.io/name", PROXY_APP),
+        ("app.kubernetes.io/instance", pool),
+    ]
+    .map(|(key, value)| (key.to_owned(), value.to_owned()))
+    .into()
 }
 
 /// The labels of a pool's objects: the selector's and who made them.
@@ -46,12 +49,20 @@ pub fn pool_labels(pool: &str) -> BTreeMap<String, String> {
 
 /// The selector as a query, for the scale subresource.
 pub fn selector_text(pool: &str) -> String {
-    pool_selector(pool).iter().map(|(key, value)| format!("{key}={value}")).collect::<Vec<_>>().join(",")
+    pool_selector(pool)
+        .iter()
+        .map(|(key, value)| format!("{key}={value}"))
+        .collect::<Vec<_>>()
+        .join(",")
 }
 
 /// Where clients in the cluster reach a pool: `http://spillway-<pool>.<namespace>.svc`, with the port unless it is 80.
 pub fn pool_url(pool: &ProxyPool) -> String {
-    let host = format!("{}.{}.svc", pool_object_name(&pool.name_any()), pool.namespace().unwrap_or_default());
+    let host = format!(
+        "{}.{}.svc",
+        pool_object_name(&pool.name_any()),
+        pool.namespace().unwrap_or_default()
+    );
     match pool.spec.service.port {
         80 => format!("http://{host}"),
         port => format!("http://{host}:{port}"),
@@ -87,7 +98,10 @@ pub(crate) mod test {
 
     #[test]
     fn the_url_names_the_port_unless_it_is_the_usual_one() {
-        assert_eq!(super::pool_url(&pool(&json!({}))), "http://spillway-main.spillway-system.svc");
+        assert_eq!(
+            super::pool_url(&pool(&json!({}))),
+            "http://spillway-main.spillway-system.svc"
+        );
         assert_eq!(
             super::pool_url(&pool(&json!({ "service": { "port": 8080 } }))),
             "http://spillway-main.spillway-system.svc:8080"
@@ -97,7 +111,14 @@ pub(crate) mod test {
     #[test]
     fn the_selector_is_part_of_the_labels() {
         let labels = super::pool_labels("main");
-        assert!(super::pool_selector("main").iter().all(|(key, value)| labels.get(key) == Some(value)));
-        assert_eq!(super::selector_text("main"), "app.kubernetes.io/instance=main,app.kubernetes.io/name=spillway-proxy");
+        assert!(
+            super::pool_selector("main")
+                .iter()
+                .all(|(key, value)| labels.get(key) == Some(value))
+        );
+        assert_eq!(
+            super::selector_text("main"),
+            "app.kubernetes.io/instance=main,app.kubernetes.io/name=spillway-proxy"
+        );
     }
 }

@@ -12,6 +12,7 @@ use std::path::PathBuf;
 use secrecy::SecretString;
 use spillway_core::repository::DatabaseUrl;
 
+pub(crate) use proxy::allowed_upstreams;
 pub use proxy::{ProxySettings, SecretKey};
 pub use words::{LogLevel, Lookup};
 

@@ -109,7 +109,10 @@ impl ProxySettings {
 }
 
 /// The listed upstreams and those that the environment's own URLs name.
-fn allowed_upstreams<F: Lookup>(vars: &mut Vars<F>, lookup: &impl Lookup) -> AllowedUpstreams {
+pub(crate) fn allowed_upstreams<F: Lookup>(
+    vars: &mut Vars<F>,
+    lookup: &impl Lookup,
+) -> AllowedUpstreams {
     let listed: AllowedUpstreams = vars.optional("ALLOWED_UPSTREAMS").unwrap_or_default();
     let bedrock =
         lookup("AWS_ENDPOINT_URL_BEDROCK_RUNTIME").and_then(|url| Url::parse(url.trim()).ok());

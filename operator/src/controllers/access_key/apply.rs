@@ -12,10 +12,21 @@ use super::plan::{Observed, Store};
 use crate::resources::key_secret::key_secret;
 
 /// Makes the Secret with a new key. Whoever was faster, the Secret is read again afterwards.
-pub(super) async fn mint(env: &Env<'_>, observed: &Observed, lost: Option<&String>) -> Result<Option<Notice>, ReconcileError> {
-    let (Some(owner), Some(base_url)) = (&observed.owner, &observed.base_url) else { return Ok(None) };
+pub(super) async fn mint(
+    env: &Env<'_>,
+    observed: &Observed,
+    lost: Option<&String>,
+) -> Result<Option<Notice>, ReconcileError> {
+    let (Some(owner), Some(base_url)) = (&observed.owner, &observed.base_url) else {
+        return Ok(None);
+    };
     let token = AccessKeyToken::generate().map_err(ReconcileError::Mint)?;
-    if env.world.create_secret(&key_secret(owner, &token, base_url)).await? == Written::Conflict {
+    if env
+        .world
+        .create_secret(&key_secret(owner, &token, base_url))
+        .await?
+        == Written::Conflict
+    {
         return Ok(None);
     }
     let place = format!("Secret {}/{}", owner.namespace, owner.secret);
@@ -40,9 +51,20 @@ pub(super) async fn mint(env: &Env<'_>, observed: &Observed, lost: Option<&Strin
 }
 
 /// Stores settings and versions. `false`: the key already is another's of the same pool.
-pub(super) async fn store(rows: &Rows, key: &AccessKey, store: &Store) -> Result<bool, ReconcileError> {
+pub(super) async fn store(
+    rows: &Rows,
+    key: &AccessKey,
+    store: &Store,
+) -> Result<bool, ReconcileError> {
     let mut transaction = rows.begin().await?;
-    match access_keys::upsert(&mut transaction, &rows.origin(key), &store.row, &store.versions).await {
+    match access_keys::upsert(
+        &mut transaction,
+        &rows.origin(key),
+        &store.row,
+        &store.versions,
+    )
+    .await
+    {
         Ok(_) => {}
         Err(RepositoryError::DuplicateKey) => return Ok(false),
         Err(error) => return Err(error.into()),

@@ -16,7 +16,10 @@ use super::error::ReconcileError;
 use super::outcome::{Env, MAX_STEPS, Outcome, Rows};
 
 /// Brings the Secret and the rows of `key` to what it says, and judges it.
-pub async fn reconcile(env: &Env<'_>, key: &AccessKey) -> Result<Outcome<AccessKeyStatus>, ReconcileError> {
+pub async fn reconcile(
+    env: &Env<'_>,
+    key: &AccessKey,
+) -> Result<Outcome<AccessKeyStatus>, ReconcileError> {
     let mut notices = Vec::new();
     for _ in 0..MAX_STEPS {
         let observed = observe::observe(env, key).await?;
@@ -52,6 +55,8 @@ fn in_use(key: &AccessKey) -> Problem {
     let namespace = key.namespace().unwrap_or_default();
     Problem::key(
         "KeyInUse",
-        format!("{field}: the key in Secret {namespace}/{secret} already is another AccessKey's of the same pool: bring a different one"),
+        format!(
+            "{field}: the key in Secret {namespace}/{secret} already is another AccessKey's of the same pool: bring a different one"
+        ),
     )
 }

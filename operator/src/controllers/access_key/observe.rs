@@ -1,7 +1,7 @@
 //! What there is of an `AccessKey`: its user, its Secret, its rows.
 
 use k8s_openapi::api::core::v1::Secret;
-use kube::{Resource, ResourceExt};
+use kube::ResourceExt;
 use secrecy::ExposeSecret;
 use spillway_core::repository::{access_keys, users};
 use spillway_core::security::key::AccessKeyToken;
@@ -19,9 +19,15 @@ pub(super) async fn observe(env: &Env<'_>, key: &AccessKey) -> Result<Observed, 
     let namespace = key.namespace().unwrap_or_default();
     let (user, base_url) = observe_user(env, key, &namespace).await?;
     let credential = match &key.spec.bedrock_credential_ref {
-        Some(reference) => {
-            Some(references::bedrock_credential(env, &namespace, &reference.name, "spec.bedrockCredentialRef").await?)
-        }
+        Some(reference) => Some(
+            references::bedrock_credential(
+                env,
+                &namespace,
+                &reference.name,
+                "spec.bedrockCredentialRef",
+            )
+            .await?,
+        ),
         None => None,
     };
     let (owner, key_observed) = match (&key.spec.secret_name, &key.spec.existing_secret_ref) {
@@ -30,7 +36,7 @@ pub(super) async fn observe(env: &Env<'_>, key: &AccessKey) -> Result<Observed, 
                 namespace: namespace.clone(),
                 access_key: key.name_any(),
                 secret: name.clone(),
-                owner: key.controller_owner_ref(&()),
+                owner: env.world.owner_of(key),
             };
             let secret = env.world.secret(&namespace, name).await?;
             let observed = own_secret(env, secret, &owner, base_url.as_deref()).await?;
@@ -39,9 +45,17 @@ pub(super) async fn observe(env: &Env<'_>, key: &AccessKey) -> Result<Observed, 
         (None, Some(reference)) => {
             let secret = env.world.secret(&namespace, &reference.name).await?;
             let field = "spec.existingSecretRef";
-            let observed = match secret_entry(secret.as_ref(), field, &namespace, &reference.name, &reference.key) {
+            let observed = match secret_entry(
+                secret.as_ref(),
+                field,
+                &namespace,
+                &reference.name,
+                &reference.key,
+            ) {
                 Ok(text) => parsed(env, key, text.expose_secret().trim_end(), &namespace),
-                Err(problem) => KeyObserved::Unusable(Problem::key(problem.reason, problem.message)),
+                Err(problem) => {
+                    KeyObserved::Unusable(Problem::key(problem.reason, problem.message))
+                }
             };
             (None, observed)
         }
@@ -54,23 +68,58 @@ pub(super) async fn observe(env: &Env<'_>, key: &AccessKey) -> Result<Observed, 
         }
     };
     let mut reader = env.rows.reader().await?;
-    let stored = match access_keys::find(&mut reader, env.rows.cluster_id(), &namespace, &key.name_any()).await? {
-        Some((id, uid, row)) => Some(Stored { uid, row, versions: access_keys::versions(&mut reader, id).await? }),
+    let stored = match access_keys::find(
+        &mut reader,
+        env.rows.cluster_id(),
+        &namespace,
+        &key.name_any(),
+    )
+    .await?
+    {
+        Some((id, uid, row)) => Some(Stored {
+            uid,
+            row,
+            versions: access_keys::versions(&mut reader, id).await?,
+        }),
         None => None,
     };
-    Ok(Observed { user, base_url, credential, owner, key: key_observed, stored })
+    Ok(Observed {
+        user,
+        base_url,
+        credential,
+        owner,
+        key: key_observed,
+        stored,
+    })
 }
 
-async fn observe_user(env: &Env<'_>, key: &AccessKey, namespace: &str) -> Result<(UserObserved, Option<String>), ReconcileError> {
+async fn observe_user(
+    env: &Env<'_>,
+    key: &AccessKey,
+    namespace: &str,
+) -> Result<(UserObserved, Option<String>), ReconcileError> {
     let name = &key.spec.user_ref.name;
-    let user = env.world.user(namespace, name).await?.filter(|user| user.metadata.deletion_timestamp.is_none());
-    let Some(user) = user else { return Ok((UserObserved::Missing, None)) };
+    let user = env
+        .world
+        .user(namespace, name)
+        .await?
+        .filter(|user| user.metadata.deletion_timestamp.is_none());
+    let Some(user) = user else {
+        return Ok((UserObserved::Missing, None));
+    };
     let pool = pool_of(user.spec.pool_ref.as_ref(), namespace, env.rules);
-    let base_url = env.world.pool(&pool.namespace, &pool.name).await?.map(|pool| env.world.pool_url(&pool));
+    let base_url = env
+        .world
+        .pool(&pool.namespace, &pool.name)
+        .await?
+        .map(|pool| env.world.pool_url(&pool));
     let mut reader = env.rows.reader().await?;
     let row = users::find(&mut reader, env.rows.cluster_id(), namespace, name).await?;
     let row = row.filter(|(_, uid, _)| Some(uid) == user.metadata.uid.as_ref());
-    let observed = row.map_or(UserObserved::NotReady, |(id, _, row)| UserObserved::Ready { id, suspended: row.suspended });
+    let observed = row.map_or(UserObserved::NotReady, |(id, _, row)| UserObserved::Ready {
+        id,
+        suspended: row.suspended,
+    });
     Ok((observed, base_url))
 }
 
@@ -81,7 +130,9 @@ async fn own_secret(
     owner: &KeySecretOwner,
     base_url: Option<&str>,
 ) -> Result<KeyObserved, ReconcileError> {
-    let Some(secret) = secret else { return Ok(KeyObserved::Absent) };
+    let Some(secret) = secret else {
+        return Ok(KeyObserved::Absent);
+    };
     let place = format!("Secret {}/{}", owner.namespace, owner.secret);
     if !owner.owns(&secret) {
         return Ok(KeyObserved::Unusable(Problem::key(
@@ -93,7 +144,11 @@ async fn own_secret(
             ),
         )));
     }
-    let text = secret.data.as_ref().and_then(|data| data.get(ACCESS_KEY)).and_then(|bytes| std::str::from_utf8(&bytes.0).ok());
+    let text = secret
+        .data
+        .as_ref()
+        .and_then(|data| data.get(ACCESS_KEY))
+        .and_then(|bytes| std::str::from_utf8(&bytes.0).ok());
     let token = match text.map(AccessKeyToken::parse) {
         Some(Ok(token)) if token.id().is_some() => token,
         other => {
@@ -104,7 +159,9 @@ async fn own_secret(
             };
             return Ok(KeyObserved::Unusable(Problem::key(
                 "SecretDamaged",
-                format!("spec.secretName: {place} cannot be used, for {why}: restore it, or delete it and a new key is made"),
+                format!(
+                    "spec.secretName: {place} cannot be used, for {why}: restore it, or delete it and a new key is made"
+                ),
             )));
         }
     };
@@ -116,14 +173,26 @@ async fn own_secret(
         if !holders.is_empty() && !holders.contains(&own) {
             return Ok(KeyObserved::Unusable(Problem::key(
                 "KeyOfAnother",
-                format!("spec.secretName: {place} holds the key of another AccessKey: delete it, and a new key is made"),
+                format!(
+                    "spec.secretName: {place} holds the key of another AccessKey: delete it, and a new key is made"
+                ),
             )));
         }
     }
-    let mend = base_url.map(|url| mended(&secret, owner, &token, url)).filter(|wanted| *wanted != secret);
+    let mend = base_url
+        .map(|url| mended(&secret, owner, &token, url))
+        .filter(|wanted| *wanted != secret);
     let (hash, hasher_id) = env.rows.hasher.hash(token.expose());
-    let key_id = token.id().map_or_else(|| hash.brought_key_id(), str::to_owned);
-    Ok(KeyObserved::Present { key_id, hash, hasher_id: hasher_id.to_owned(), hashes, mend: mend.map(Box::new) })
+    let key_id = token
+        .id()
+        .map_or_else(|| hash.brought_key_id(), str::to_owned);
+    Ok(KeyObserved::Present {
+        key_id,
+        hash,
+        hasher_id: hasher_id.to_owned(),
+        hashes,
+        mend: mend.map(Box::new),
+    })
 }
 
 /// What a key that was brought amounts to.
@@ -140,7 +209,9 @@ fn parsed(env: &Env<'_>, key: &AccessKey, text: &str, namespace: &str) -> KeyObs
     };
     let (hash, hasher_id) = env.rows.hasher.hash(token.expose());
     KeyObserved::Present {
-        key_id: token.id().map_or_else(|| hash.brought_key_id(), str::to_owned),
+        key_id: token
+            .id()
+            .map_or_else(|| hash.brought_key_id(), str::to_owned),
         hash,
         hasher_id: hasher_id.to_owned(),
         hashes: env.rows.hasher.hashes(token.expose()).collect(),

@@ -123,11 +123,15 @@ pub fn secret_field(key: &AccessKey) -> (&'static str, &str) {
 
 /// Decides what is to be done.
 pub fn plan(observed: &Observed, key: &AccessKey, now: DateTime<Utc>) -> Plan {
-    let own = observed.stored.as_ref().filter(|stored| Some(&stored.uid) == key.metadata.uid.as_ref());
+    let own = observed
+        .stored
+        .as_ref()
+        .filter(|stored| Some(&stored.uid) == key.metadata.uid.as_ref());
     let mut problems = Vec::new();
     problems.extend(user_problem(&observed.user, key));
     let former = own.map(|stored| &stored.row);
-    let row = user_id(&observed.user).map(|user_id| settings(observed, key, user_id, former, &mut problems));
+    let row = user_id(&observed.user)
+        .map(|user_id| settings(observed, key, user_id, former, &mut problems));
     let may_begin = problems.is_empty();
     if row.is_some() && observed.base_url.is_none() {
         problems.push(Problem::reference(
@@ -135,27 +139,48 @@ pub fn plan(observed: &Observed, key: &AccessKey, now: DateTime<Utc>) -> Plan {
             format!("spec.userRef names ProxyUser {}, whose pool does not exist: see the user's conditions", key.spec.user_ref.name),
         ));
     }
-    let stored_versions = own.map(|stored| stored.versions.as_slice()).unwrap_or_default();
+    let stored_versions = own
+        .map(|stored| stored.versions.as_slice())
+        .unwrap_or_default();
     let step = match &observed.key {
         KeyObserved::Absent if may_begin && problems.is_empty() => {
-            let living = stored_versions.iter().find(|version| version.expires_at.is_none());
+            let living = stored_versions
+                .iter()
+                .find(|version| version.expires_at.is_none());
             Some(Step::Mint(living.map(|version| version.key_id.clone())))
         }
         KeyObserved::Absent => {
             let (field, secret) = secret_field(key);
-            problems.push(Problem::key("WaitingForUser", format!("{field}: Secret {secret} is made when what the key refers to is ready")));
+            problems.push(Problem::key(
+                "WaitingForUser",
+                format!("{field}: Secret {secret} is made when what the key refers to is ready"),
+            ));
             restrict(own, row)
         }
         KeyObserved::Unusable(problem) => {
             problems.push(problem.clone());
             restrict(own, row)
         }
-        KeyObserved::Present { mend: Some(secret), .. } if may_begin || own.is_some() => Some(Step::Mend(secret.clone())),
-        KeyObserved::Present { key_id, hash, hasher_id, hashes, .. } => {
-            let current = Current { key_id, hash: *hash, hasher_id, hashes };
+        KeyObserved::Present {
+            mend: Some(secret), ..
+        } if may_begin || own.is_some() => Some(Step::Mend(secret.clone())),
+        KeyObserved::Present {
+            key_id,
+            hash,
+            hasher_id,
+            hashes,
+            ..
+        } => {
+            let current = Current {
+                key_id,
+                hash: *hash,
+                hasher_id,
+                hashes,
+            };
             match versions::next(stored_versions, current, now) {
                 Ok(versions) => row.filter(|_| may_begin || own.is_some()).and_then(|row| {
-                    let is_stored = former == Some(&row) && versions::are_stored(stored_versions, &versions);
+                    let is_stored =
+                        former == Some(&row) && versions::are_stored(stored_versions, &versions);
                     (!is_stored).then_some(Step::Store(Store { row, versions }))
                 }),
                 Err(ended) => {
@@ -174,28 +199,48 @@ pub fn plan(observed: &Observed, key: &AccessKey, now: DateTime<Utc>) -> Plan {
             }
         }
     };
-    if key.spec.expires_at.as_ref().and_then(to_chrono).is_some_and(|at| at <= now) {
+    if key
+        .spec
+        .expires_at
+        .as_ref()
+        .and_then(to_chrono)
+        .is_some_and(|at| at <= now)
+    {
         problems.push(Problem::key("Expired", "spec.expiresAt has passed: the key is refused until it is set to a later time or left out"));
     }
     Plan { step, problems }
 }
 
 fn user_problem(user: &UserObserved, key: &AccessKey) -> Option<Problem> {
-    let name = format!("{}/{}", key.namespace().unwrap_or_default(), key.spec.user_ref.name);
+    let name = format!(
+        "{}/{}",
+        key.namespace().unwrap_or_default(),
+        key.spec.user_ref.name
+    );
     match user {
         UserObserved::Ready { .. } => None,
         UserObserved::Missing => Some(Problem::reference(
             "UserNotFound",
-            format!("spec.userRef names ProxyUser {name}, which does not exist: create it, or make the AccessKey for another"),
+            format!(
+                "spec.userRef names ProxyUser {name}, which does not exist: create it, or make the AccessKey for another"
+            ),
         )),
         UserObserved::NotReady => Some(Problem::reference(
             "UserNotReady",
-            format!("spec.userRef names ProxyUser {name}, which is not ready: its conditions say what to mend"),
+            format!(
+                "spec.userRef names ProxyUser {name}, which is not ready: its conditions say what to mend"
+            ),
         )),
     }
 }
 
-fn settings(observed: &Observed, key: &AccessKey, user_id: Uuid, former: Option<&AccessKeyRow>, problems: &mut Vec<Problem>) -> AccessKeyRow {
+fn settings(
+    observed: &Observed,
+    key: &AccessKey,
+    user_id: Uuid,
+    former: Option<&AccessKeyRow>,
+    problems: &mut Vec<Problem>,
+) -> AccessKeyRow {
     let spec = &key.spec;
     let bedrock_key_id = match &observed.credential {
         None => None,
@@ -209,15 +254,28 @@ fn settings(observed: &Observed, key: &AccessKey, user_id: Uuid, former: Option<
         None => spec.allowed_models.clone(),
         Some(problem) => {
             problems.push(problem);
-            former.map(|row| row.allowed_models.clone()).unwrap_or_default()
+            former
+                .map(|row| row.allowed_models.clone())
+                .unwrap_or_default()
         }
     };
     let expires_at = spec.expires_at.as_ref().and_then(to_chrono);
-    AccessKeyRow { user_id, disabled: spec.disabled, expires_at, allowed_models, bedrock_key_id }
+    AccessKeyRow {
+        user_id,
+        disabled: spec.disabled,
+        expires_at,
+        allowed_models,
+        bedrock_key_id,
+    }
 }
 
 /// Where the key itself cannot be read, its settings still take effect.
 fn restrict(own: Option<&Stored>, row: Option<AccessKeyRow>) -> Option<Step> {
     let (stored, row) = (own?, row?);
-    (stored.row != row).then(|| Step::Store(Store { row, versions: stored.versions.clone() }))
+    (stored.row != row).then(|| {
+        Step::Store(Store {
+            row,
+            versions: stored.versions.clone(),
+        })
+    })
 }

@@ -12,37 +12,81 @@ use super::plan::{KeyObserved, Observed, Plan, UserObserved, secret_field};
 use super::versions::next_end;
 
 /// What a reconciliation came to. `status.usage` is left out: it is written on its own.
-pub fn outcome(key: &AccessKey, observed: &Observed, plan: &Plan, now: DateTime<Utc>) -> Outcome<AccessKeyStatus> {
-    let stored = observed.stored.as_ref().filter(|stored| Some(&stored.uid) == key.metadata.uid.as_ref());
-    let versions = stored.map(|stored| stored.versions.as_slice()).unwrap_or_default();
+pub fn outcome(
+    key: &AccessKey,
+    observed: &Observed,
+    plan: &Plan,
+    now: DateTime<Utc>,
+) -> Outcome<AccessKeyStatus> {
+    let stored = observed
+        .stored
+        .as_ref()
+        .filter(|stored| Some(&stored.uid) == key.metadata.uid.as_ref());
+    let versions = stored
+        .map(|stored| stored.versions.as_slice())
+        .unwrap_or_default();
     let current = versions.iter().find(|version| version.expires_at.is_none());
     let has_secret = !matches!(observed.key, KeyObserved::Absent);
-    let ends = key.spec.expires_at.as_ref().and_then(to_chrono).filter(|at| *at > now);
+    let ends = key
+        .spec
+        .expires_at
+        .as_ref()
+        .and_then(to_chrono)
+        .filter(|at| *at > now);
     let again = ends.into_iter().chain(next_end(versions, now)).min();
     Outcome {
         status: AccessKeyStatus {
-            key_id: current.or(versions.first()).map(|version| version.key_id.clone()),
-            versions: versions.iter().filter_map(|version| shown(version, now)).collect(),
+            key_id: current
+                .or(versions.first())
+                .map(|version| version.key_id.clone()),
+            versions: versions
+                .iter()
+                .filter_map(|version| shown(version, now))
+                .collect(),
             secret_name: has_secret.then(|| secret_field(key).1.to_owned()),
             ..AccessKeyStatus::default()
         },
-        judgements: judge(&[ACCEPTED, REFERENCES_RESOLVED, KEY_READY], &plan.problems, &ready(key, &observed.user)),
+        judgements: judge(
+            &[ACCEPTED, REFERENCES_RESOLVED, KEY_READY],
+            &plan.problems,
+            &ready(key, &observed.user),
+        ),
         problems: plan.problems.clone(),
         notices: Vec::new(),
         // A moment later, so that the time has come when it is looked at.
-        again_in: again.and_then(|at| (at - now).to_std().ok()).map(|wait| wait + Duration::from_secs(1)),
+        again_in: again
+            .and_then(|at| (at - now).to_std().ok())
+            .map(|wait| wait + Duration::from_secs(1)),
     }
 }
 
 fn ready(key: &AccessKey, user: &UserObserved) -> ReadyAs {
     if key.spec.disabled {
-        return ReadyAs { reason: "Disabled", message: "the key is refused until spec.disabled is false".to_owned() };
+        return ReadyAs {
+            reason: "Disabled",
+            message: "the key is refused until spec.disabled is false".to_owned(),
+        };
     }
-    if matches!(user, UserObserved::Ready { suspended: true, .. }) {
-        let message = format!("the key is refused, for ProxyUser {} is suspended", key.spec.user_ref.name);
-        return ReadyAs { reason: "UserSuspended", message };
+    if matches!(
+        user,
+        UserObserved::Ready {
+            suspended: true,
+            ..
+        }
+    ) {
+        let message = format!(
+            "the key is refused, for ProxyUser {} is suspended",
+            key.spec.user_ref.name
+        );
+        return ReadyAs {
+            reason: "UserSuspended",
+            message,
+        };
     }
-    ReadyAs { reason: "Active", message: "the key is served".to_owned() }
+    ReadyAs {
+        reason: "Active",
+        message: "the key is served".to_owned(),
+    }
 }
 
 fn shown(version: &Version, now: DateTime<Utc>) -> Option<AccessKeyVersion> {

@@ -17,7 +17,9 @@ pub(super) async fn store(
     observed: &Observed,
     store: &Store,
 ) -> Result<(), ReconcileError> {
-    let (Ok(material), Some(fingerprint)) = (&observed.material, &observed.fingerprint) else { return Ok(()) };
+    let (Ok(material), Some(fingerprint)) = (&observed.material, &observed.fingerprint) else {
+        return Ok(());
+    };
     let id = store.id.unwrap_or_else(Uuid::new_v4);
     let new = NewBedrockKey {
         id,
@@ -27,7 +29,10 @@ pub(super) async fn store(
         auth_kind: desired.auth_kind(),
         secret_version: observed.secret_version.clone(),
         fingerprint: fingerprint.clone(),
-        sealed: material.seal(&rows.envelope, id).await.map_err(ReconcileError::Seal)?,
+        sealed: material
+            .seal(&rows.envelope, id)
+            .await
+            .map_err(ReconcileError::Seal)?,
         encrypted_with: rows.envelope.encrypted_with(),
     };
     let mut transaction = rows.begin().await?;

@@ -14,7 +14,10 @@ use super::outcome::{Env, MAX_STEPS, Outcome, Rows};
 use super::references::version_of;
 
 /// Brings the row of `credential` to what it says, and judges it.
-pub async fn reconcile(env: &Env<'_>, credential: &BedrockCredential) -> Result<Outcome<BedrockCredentialStatus>, ReconcileError> {
+pub async fn reconcile(
+    env: &Env<'_>,
+    credential: &BedrockCredential,
+) -> Result<Outcome<BedrockCredentialStatus>, ReconcileError> {
     let desired = Desired::of(credential);
     for _ in 0..MAX_STEPS {
         let observed = observe(env, credential, &desired).await?;
@@ -32,7 +35,11 @@ pub async fn release(rows: &Rows, credential: &BedrockCredential) -> Result<(), 
     apply::release(rows, &credential.uid().unwrap_or_default()).await
 }
 
-async fn observe(env: &Env<'_>, credential: &BedrockCredential, desired: &Desired) -> Result<Observed, ReconcileError> {
+async fn observe(
+    env: &Env<'_>,
+    credential: &BedrockCredential,
+    desired: &Desired,
+) -> Result<Observed, ReconcileError> {
     let namespace = credential.namespace().unwrap_or_default();
     let secret = match desired.secret_name() {
         Some(name) => env.world.secret(&namespace, name).await?,
@@ -40,13 +47,22 @@ async fn observe(env: &Env<'_>, credential: &BedrockCredential, desired: &Desire
     };
     let material = desired.material(secret.as_ref());
     let mut reader = env.rows.reader().await?;
-    let row = bedrock_keys::find(&mut reader, env.rows.cluster_id(), &namespace, &credential.name_any()).await?;
+    let row = bedrock_keys::find(
+        &mut reader,
+        env.rows.cluster_id(),
+        &namespace,
+        &credential.name_any(),
+    )
+    .await?;
     let used_by = match &row {
         Some(row) => bedrock_keys::used_by(&mut reader, row.id).await?,
         None => 0,
     };
     Ok(Observed {
-        fingerprint: material.as_ref().ok().map(|material| env.rows.fingerprint(&plan::canonical(material))),
+        fingerprint: material
+            .as_ref()
+            .ok()
+            .map(|material| env.rows.fingerprint(&plan::canonical(material))),
         material,
         secret_version: version_of(secret.as_ref()),
         row,

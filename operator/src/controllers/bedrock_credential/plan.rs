@@ -76,8 +76,17 @@ impl Desired {
 
     /// The Secret that holds the credential.
     pub fn secret_name(&self) -> Option<&str> {
-        let by_keys = self.auth.secret_ref.as_ref().map(|reference| reference.name.as_str());
-        by_keys.or_else(|| self.auth.api_key_secret_ref.as_ref().map(|reference| reference.name.as_str()))
+        let by_keys = self
+            .auth
+            .secret_ref
+            .as_ref()
+            .map(|reference| reference.name.as_str());
+        by_keys.or_else(|| {
+            self.auth
+                .api_key_secret_ref
+                .as_ref()
+                .map(|reference| reference.name.as_str())
+        })
     }
 
     /// `access_keys`, `api_key` or `pod_identity`.
@@ -97,24 +106,49 @@ impl Desired {
                 let text = secret_entry(secret, field, &self.namespace, &reference.name, key)?;
                 one_line(&text, field, &self.namespace, &reference.name, key)
             };
-            let has_token = secret.and_then(|secret| secret.data.as_ref()).is_some_and(|data| data.contains_key(SESSION_TOKEN));
+            let has_token = secret
+                .and_then(|secret| secret.data.as_ref())
+                .is_some_and(|data| data.contains_key(SESSION_TOKEN));
             return Ok(BedrockSecret::AccessKeys {
                 access_key_id: entry(ACCESS_KEY_ID)?.expose_secret().to_owned(),
                 secret_access_key: entry(SECRET_ACCESS_KEY)?,
-                session_token: if has_token { Some(entry(SESSION_TOKEN)?) } else { None },
+                session_token: if has_token {
+                    Some(entry(SESSION_TOKEN)?)
+                } else {
+                    None
+                },
             });
         }
         if let Some(reference) = &self.auth.api_key_secret_ref {
             let field = "spec.auth.apiKeySecretRef";
-            let text = secret_entry(secret, field, &self.namespace, &reference.name, &reference.key)?;
-            return one_line(&text, field, &self.namespace, &reference.name, &reference.key).map(BedrockSecret::ApiKey);
+            let text = secret_entry(
+                secret,
+                field,
+                &self.namespace,
+                &reference.name,
+                &reference.key,
+            )?;
+            return one_line(
+                &text,
+                field,
+                &self.namespace,
+                &reference.name,
+                &reference.key,
+            )
+            .map(BedrockSecret::ApiKey);
         }
         Ok(BedrockSecret::PodIdentity)
     }
 }
 
 /// A value that a header can carry: one line of visible ASCII, without the line break that editors leave behind.
-fn one_line(text: &SecretString, field: &str, namespace: &str, name: &str, key: &str) -> Result<SecretString, Problem> {
+fn one_line(
+    text: &SecretString,
+    field: &str,
+    namespace: &str,
+    name: &str,
+    key: &str,
+) -> Result<SecretString, Problem> {
     let value = text.expose_secret().trim();
     if value.is_empty() || !value.bytes().all(|byte| byte.is_ascii_graphic()) {
         return Err(Problem::reference(
@@ -131,10 +165,16 @@ fn one_line(text: &SecretString, field: &str, namespace: &str, name: &str, key: 
 /// One text for one credential, to be fingerprinted.
 pub fn canonical(material: &BedrockSecret) -> Zeroizing<String> {
     Zeroizing::new(match material {
-        BedrockSecret::AccessKeys { access_key_id, secret_access_key, session_token } => format!(
+        BedrockSecret::AccessKeys {
+            access_key_id,
+            secret_access_key,
+            session_token,
+        } => format!(
             "access_keys\n{access_key_id}\n{}\n{}",
             secret_access_key.expose_secret(),
-            session_token.as_ref().map_or("", |token| token.expose_secret()),
+            session_token
+                .as_ref()
+                .map_or("", |token| token.expose_secret()),
         ),
         BedrockSecret::ApiKey(token) => format!("api_key\n{}", token.expose_secret()),
         BedrockSecret::PodIdentity => "pod_identity".to_owned(),
@@ -143,9 +183,15 @@ pub fn canonical(material: &BedrockSecret) -> Zeroizing<String> {
 
 /// Decides what is to be done.
 pub fn plan(observed: &Observed, desired: &Desired, rules: &Rules) -> Plan {
-    let mut problems: Vec<_> =
-        check_upstream("spec.endpointUrl", desired.endpoint_url.as_deref(), &rules.allowed_upstreams).into_iter().collect();
-    if desired.auth_kind() == "pod_identity" && !rules.pool_namespaces.contains(&desired.namespace) {
+    let mut problems: Vec<_> = check_upstream(
+        "spec.endpointUrl",
+        desired.endpoint_url.as_deref(),
+        &rules.allowed_upstreams,
+    )
+    .into_iter()
+    .collect();
+    if desired.auth_kind() == "pod_identity" && !rules.pool_namespaces.contains(&desired.namespace)
+    {
         let allowed: Vec<_> = rules.pool_namespaces.iter().map(String::as_str).collect();
         problems.push(Problem::accepted(
             "PodIdentityNotAllowed",
@@ -165,7 +211,9 @@ pub fn plan(observed: &Observed, desired: &Desired, rules: &Rules) -> Plan {
             && row.secret_version == observed.secret_version
             && Some(&row.fingerprint) == observed.fingerprint.as_ref()
     });
-    let store = (problems.is_empty() && !is_current).then(|| Store { id: own.map(|row| row.id) });
+    let store = (problems.is_empty() && !is_current).then(|| Store {
+        id: own.map(|row| row.id),
+    });
     Plan { store, problems }
 }
 
@@ -181,7 +229,10 @@ mod tests {
     fn rules() -> Rules {
         Rules {
             pool_namespaces: ["spillway-system".to_owned()].into(),
-            default_pool: PoolName { namespace: "spillway-system".into(), name: "default".into() },
+            default_pool: PoolName {
+                namespace: "spillway-system".into(),
+                name: "default".into(),
+            },
             allowed_upstreams: AllowedUpstreams::default(),
         }
     }
@@ -197,14 +248,27 @@ mod tests {
     }
 
     fn secret(entries: &[(&str, &str)]) -> Secret {
-        let data = entries.iter().map(|(key, value)| ((*key).to_owned(), ByteString(value.as_bytes().to_vec()))).collect();
-        Secret { data: Some(data), ..Secret::default() }
+        let data = entries
+            .iter()
+            .map(|(key, value)| ((*key).to_owned(), ByteString(value.as_bytes().to_vec())))
+            .collect();
+        Secret {
+            data: Some(data),
+            ..Secret::default()
+        }
     }
 
-    fn observed(desired: &Desired, secret: Option<&Secret>, row: Option<BedrockKeyRow>) -> Observed {
+    fn observed(
+        desired: &Desired,
+        secret: Option<&Secret>,
+        row: Option<BedrockKeyRow>,
+    ) -> Observed {
         let material = desired.material(secret);
         Observed {
-            fingerprint: material.as_ref().ok().map(|material| canonical(material).as_bytes().to_vec()),
+            fingerprint: material
+                .as_ref()
+                .ok()
+                .map(|material| canonical(material).as_bytes().to_vec()),
             material,
             secret_version: secret.map(|_| "7".into()),
             row,
@@ -220,61 +284,154 @@ mod tests {
             endpoint_url: desired.endpoint_url.clone(),
             auth_kind: desired.auth_kind().into(),
             secret_version: Some("7".into()),
-            fingerprint: canonical(&desired.material(Some(secret)).unwrap()).as_bytes().to_vec(),
+            fingerprint: canonical(&desired.material(Some(secret)).unwrap())
+                .as_bytes()
+                .to_vec(),
             encrypted_with: "local:0".into(),
         }
     }
 
     fn with_keys() -> Desired {
-        desired("team", &json!({ "region": "us-east-1", "auth": { "secretRef": { "name": "aws" } } }))
+        desired(
+            "team",
+            &json!({ "region": "us-east-1", "auth": { "secretRef": { "name": "aws" } } }),
+        )
     }
 
     #[test]
     fn a_credential_is_written_once() {
-        let (desired, secret) = (with_keys(), secret(&[(ACCESS_KEY_ID, "AKIA1"), (SECRET_ACCESS_KEY, "s3cret\n")]));
+        let (desired, secret) = (
+            with_keys(),
+            secret(&[(ACCESS_KEY_ID, "AKIA1"), (SECRET_ACCESS_KEY, "s3cret\n")]),
+        );
         let first = plan(&observed(&desired, Some(&secret), None), &desired, &rules());
-        assert_eq!(first, Plan { store: Some(Store { id: None }), problems: vec![] });
+        assert_eq!(
+            first,
+            Plan {
+                store: Some(Store { id: None }),
+                problems: vec![]
+            }
+        );
         let row = row(&desired, &secret);
-        assert_eq!(plan(&observed(&desired, Some(&secret), Some(row.clone())), &desired, &rules()).store, None);
-        let again = Some(Store { id: Some(Uuid::from_u128(1)) });
+        assert_eq!(
+            plan(
+                &observed(&desired, Some(&secret), Some(row.clone())),
+                &desired,
+                &rules()
+            )
+            .store,
+            None
+        );
+        let again = Some(Store {
+            id: Some(Uuid::from_u128(1)),
+        });
         for changed in [
-            BedrockKeyRow { region: "us-west-2".into(), ..row.clone() },
-            BedrockKeyRow { secret_version: Some("6".into()), ..row.clone() },
-            BedrockKeyRow { fingerprint: vec![], ..row.clone() },
+            BedrockKeyRow {
+                region: "us-west-2".into(),
+                ..row.clone()
+            },
+            BedrockKeyRow {
+                secret_version: Some("6".into()),
+                ..row.clone()
+            },
+            BedrockKeyRow {
+                fingerprint: vec![],
+                ..row.clone()
+            },
         ] {
-            assert_eq!(plan(&observed(&desired, Some(&secret), Some(changed)), &desired, &rules()).store, again);
+            assert_eq!(
+                plan(
+                    &observed(&desired, Some(&secret), Some(changed)),
+                    &desired,
+                    &rules()
+                )
+                .store,
+                again
+            );
         }
-        let other = BedrockKeyRow { uid: "u0".into(), ..row };
-        assert_eq!(plan(&observed(&desired, Some(&secret), Some(other)), &desired, &rules()).store, Some(Store { id: None }));
+        let other = BedrockKeyRow {
+            uid: "u0".into(),
+            ..row
+        };
+        assert_eq!(
+            plan(
+                &observed(&desired, Some(&secret), Some(other)),
+                &desired,
+                &rules()
+            )
+            .store,
+            Some(Store { id: None })
+        );
     }
 
     #[test]
     fn what_cannot_be_used_is_not_written_and_says_why() {
         let keys = with_keys();
-        let api_key = desired("team", &json!({ "region": "us-east-1", "auth": { "apiKeySecretRef": { "name": "b", "key": "k" } } }));
-        let identity = desired("team", &json!({ "region": "us-east-1", "auth": { "podIdentity": {} } }));
-        let endpoint = desired("spillway-system", &json!({
-            "region": "us-east-1", "auth": { "podIdentity": {} }, "endpointUrl": "http://169.254.169.254",
-        }));
+        let api_key = desired(
+            "team",
+            &json!({ "region": "us-east-1", "auth": { "apiKeySecretRef": { "name": "b", "key": "k" } } }),
+        );
+        let identity = desired(
+            "team",
+            &json!({ "region": "us-east-1", "auth": { "podIdentity": {} } }),
+        );
+        let endpoint = desired(
+            "spillway-system",
+            &json!({
+                "region": "us-east-1", "auth": { "podIdentity": {} }, "endpointUrl": "http://169.254.169.254",
+            }),
+        );
         let cases = [
-            (&keys, None, "SecretNotFound", "spec.auth.secretRef names Secret team/aws"),
-            (&keys, Some(secret(&[(ACCESS_KEY_ID, "A")])), "SecretKeyMissing", "AWS_SECRET_ACCESS_KEY"),
-            (&keys, Some(secret(&[(ACCESS_KEY_ID, "A"), (SECRET_ACCESS_KEY, " ")])), "CredentialInvalid", "AWS_SECRET_ACCESS_KEY"),
-            (&api_key, Some(secret(&[("k", "two\nlines")])), "CredentialInvalid", "without quotes or line breaks"),
-            (&identity, None, "PodIdentityNotAllowed", "(spillway-system)"),
+            (
+                &keys,
+                None,
+                "SecretNotFound",
+                "spec.auth.secretRef names Secret team/aws",
+            ),
+            (
+                &keys,
+                Some(secret(&[(ACCESS_KEY_ID, "A")])),
+                "SecretKeyMissing",
+                "AWS_SECRET_ACCESS_KEY",
+            ),
+            (
+                &keys,
+                Some(secret(&[(ACCESS_KEY_ID, "A"), (SECRET_ACCESS_KEY, " ")])),
+                "CredentialInvalid",
+                "AWS_SECRET_ACCESS_KEY",
+            ),
+            (
+                &api_key,
+                Some(secret(&[("k", "two\nlines")])),
+                "CredentialInvalid",
+                "without quotes or line breaks",
+            ),
+            (
+                &identity,
+                None,
+                "PodIdentityNotAllowed",
+                "(spillway-system)",
+            ),
             (&endpoint, None, "UpstreamRefused", "spec.endpointUrl"),
         ];
         for (desired, secret, reason, words) in cases {
             let plan = plan(&observed(desired, secret.as_ref(), None), desired, &rules());
             assert_eq!(plan.store, None, "{reason}");
             assert_eq!(plan.problems[0].reason, reason);
-            assert!(plan.problems[0].message.contains(words), "{}", plan.problems[0].message);
+            assert!(
+                plan.problems[0].message.contains(words),
+                "{}",
+                plan.problems[0].message
+            );
         }
     }
 
     #[test]
     fn the_platforms_identity_may_be_used_where_pools_are() {
-        let identity = desired("spillway-system", &json!({ "region": "us-east-1", "auth": { "podIdentity": {} } }));
+        let identity = desired(
+            "spillway-system",
+            &json!({ "region": "us-east-1", "auth": { "podIdentity": {} } }),
+        );
         let plan = plan(&observed(&identity, None, None), &identity, &rules());
         assert_eq!((plan.store.is_some(), plan.problems.len()), (true, 0));
     }

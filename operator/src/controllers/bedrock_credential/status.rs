@@ -9,12 +9,17 @@ use super::plan::{Observed, Plan};
 /// What a reconciliation came to.
 pub fn outcome(observed: &Observed, plan: &Plan) -> Outcome<BedrockCredentialStatus> {
     let row = observed.row.as_ref();
-    let ready = ReadyAs { reason: "Stored", message: "the credential is stored encrypted and can be used".to_owned() };
+    let ready = ReadyAs {
+        reason: "Stored",
+        message: "the credential is stored encrypted and can be used".to_owned(),
+    };
     let mut judgements = judge(&[ACCEPTED, REFERENCES_RESOLVED], &plan.problems, &ready);
     if !plan.problems.is_empty() && row.is_some() {
         // Nobody is cut off by a Secret that is being mended.
         if let Some(summary) = judgements.last_mut() {
-            summary.message.push_str("; until then the credential that was stored before is used");
+            summary
+                .message
+                .push_str("; until then the credential that was stored before is used");
         }
     }
     Outcome {

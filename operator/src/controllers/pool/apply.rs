@@ -10,7 +10,12 @@ use super::super::plan_keys;
 use super::plan::{Observed, Store};
 
 /// Stores the pool's Plan key and settings in one transaction.
-pub(super) async fn store(rows: &Rows, pool: &ProxyPool, observed: &Observed, store: &Store) -> Result<(), ReconcileError> {
+pub(super) async fn store(
+    rows: &Rows,
+    pool: &ProxyPool,
+    observed: &Observed,
+    store: &Store,
+) -> Result<(), ReconcileError> {
     let sealed = match observed.plan_key.as_ref().filter(|_| store.plan_key) {
         Some(plan_key) => plan_keys::seal(rows, plan_key).await?,
         None => None,
@@ -20,9 +25,19 @@ pub(super) async fn store(rows: &Rows, pool: &ProxyPool, observed: &Observed, st
     if let Some(sealed) = &sealed {
         config.plan_key_id = Some(plan_keys::store(&mut transaction, sealed).await?);
     }
-    let former = observed.stored.as_ref().and_then(|(_, stored)| stored.plan_key_id);
+    let former = observed
+        .stored
+        .as_ref()
+        .and_then(|(_, stored)| stored.plan_key_id);
     let replaced = former.is_some() && former != config.plan_key_id;
-    pools::upsert(&mut transaction, &NewPool { origin: rows.origin(pool), config }).await?;
+    pools::upsert(
+        &mut transaction,
+        &NewPool {
+            origin: rows.origin(pool),
+            config,
+        },
+    )
+    .await?;
     if replaced {
         spillway_core::repository::plan_keys::prune(&mut transaction, rows.cluster_id()).await?;
     }

@@ -15,7 +15,10 @@ use super::outcome::{Env, MAX_STEPS, Outcome, Rows};
 use super::{plan_keys, references};
 
 /// Brings the rows and the proxies of `pool` to what it says, and judges it.
-pub async fn reconcile(env: &Env<'_>, pool: &ProxyPool) -> Result<Outcome<ProxyPoolStatus>, ReconcileError> {
+pub async fn reconcile(
+    env: &Env<'_>,
+    pool: &ProxyPool,
+) -> Result<Outcome<ProxyPoolStatus>, ReconcileError> {
     for _ in 0..MAX_STEPS {
         let observed = observe(env, pool).await?;
         let plan = plan::plan(&observed, pool, env.rules);
@@ -23,8 +26,17 @@ pub async fn reconcile(env: &Env<'_>, pool: &ProxyPool) -> Result<Outcome<ProxyP
             apply::store(env.rows, pool, &observed, store).await?;
             continue;
         }
-        let proxies = if plan.may_run { env.world.proxies(pool).await? } else { None };
-        return Ok(status::outcome(pool, &env.world.pool_url(pool), &plan, proxies));
+        let proxies = if plan.may_run {
+            env.world.proxies(pool).await?
+        } else {
+            None
+        };
+        return Ok(status::outcome(
+            pool,
+            &env.world.pool_url(pool),
+            &plan,
+            proxies,
+        ));
     }
     Err(ReconcileError::Unsettled)
 }
@@ -36,11 +48,22 @@ pub async fn release(rows: &Rows, pool: &ProxyPool) -> Result<(), ReconcileError
 
 async fn observe(env: &Env<'_>, pool: &ProxyPool) -> Result<Observed, ReconcileError> {
     let namespace = pool.namespace().unwrap_or_default();
-    let plan_key = match pool.spec.plan.as_ref().and_then(|plan| plan.api_key_secret_ref.as_ref()) {
-        Some(reference) => Some(plan_keys::observe(env, &namespace, reference, "spec.plan.apiKeySecretRef").await?),
+    let plan_key = match pool
+        .spec
+        .plan
+        .as_ref()
+        .and_then(|plan| plan.api_key_secret_ref.as_ref())
+    {
+        Some(reference) => {
+            Some(plan_keys::observe(env, &namespace, reference, "spec.plan.apiKeySecretRef").await?)
+        }
         None => None,
     };
-    let bedrock = pool.spec.fallback.as_ref().and_then(|fallback| fallback.bedrock.as_ref());
+    let bedrock = pool
+        .spec
+        .fallback
+        .as_ref()
+        .and_then(|fallback| fallback.bedrock.as_ref());
     let credential = match bedrock.and_then(|bedrock| bedrock.credential_ref.as_ref()) {
         Some(reference) => {
             let field = "spec.fallback.bedrock.credentialRef";
@@ -49,6 +72,16 @@ async fn observe(env: &Env<'_>, pool: &ProxyPool) -> Result<Observed, ReconcileE
         None => None,
     };
     let mut reader = env.rows.reader().await?;
-    let stored = pools::find(&mut reader, env.rows.cluster_id(), &namespace, &pool.name_any()).await?;
-    Ok(Observed { plan_key, credential, stored })
+    let stored = pools::find(
+        &mut reader,
+        env.rows.cluster_id(),
+        &namespace,
+        &pool.name_any(),
+    )
+    .await?;
+    Ok(Observed {
+        plan_key,
+        credential,
+        stored,
+    })
 }

@@ -53,7 +53,11 @@ pub fn plan(observed: &Observed, pool: &ProxyPool, rules: &Rules) -> Plan {
              {namespace} to --pool-namespaces",
             allowed.join(", ")
         );
-        return Plan { store: None, may_run: false, problems: vec![Problem::accepted("NamespaceNotAllowed", message)] };
+        return Plan {
+            store: None,
+            may_run: false,
+            problems: vec![Problem::accepted("NamespaceNotAllowed", message)],
+        };
     }
     let former = observed.stored.as_ref().map(|(_, config)| config);
     let mut references = Vec::new();
@@ -63,7 +67,10 @@ pub fn plan(observed: &Observed, pool: &ProxyPool, rules: &Rules) -> Plan {
         Some(PlanKeyPlan::Store) => (former.and_then(|config| config.plan_key_id), true),
         Some(PlanKeyPlan::Unusable(kept, problem)) => {
             references.push(problem);
-            (kept.or_else(|| former.and_then(|config| config.plan_key_id)), false)
+            (
+                kept.or_else(|| former.and_then(|config| config.plan_key_id)),
+                false,
+            )
         }
     };
     let bedrock_key_id = match &observed.credential {
@@ -74,16 +81,37 @@ pub fn plan(observed: &Observed, pool: &ProxyPool, rules: &Rules) -> Plan {
             None
         }
     };
-    let api_url = pool.spec.plan.as_ref().and_then(|plan| plan.api_url.as_deref());
-    let mut problems: Vec<_> = check_upstream("spec.plan.apiUrl", api_url, &rules.allowed_upstreams).into_iter().collect();
-    let store = match config(&pool.spec, Resolved { plan_key_id, bedrock_key_id }) {
+    let api_url = pool
+        .spec
+        .plan
+        .as_ref()
+        .and_then(|plan| plan.api_url.as_deref());
+    let mut problems: Vec<_> =
+        check_upstream("spec.plan.apiUrl", api_url, &rules.allowed_upstreams)
+            .into_iter()
+            .collect();
+    let store = match config(
+        &pool.spec,
+        Resolved {
+            plan_key_id,
+            bedrock_key_id,
+        },
+    ) {
         Ok(config) if problems.is_empty() => {
             let is_current = observed.stored.as_ref().is_some_and(|(uid, stored)| {
                 Some(uid) == pool.metadata.uid.as_ref()
                     && *stored
-                        == PoolConfig { id: stored.id, namespace: stored.namespace.clone(), name: stored.name.clone(), ..config.clone() }
+                        == PoolConfig {
+                            id: stored.id,
+                            namespace: stored.namespace.clone(),
+                            name: stored.name.clone(),
+                            ..config.clone()
+                        }
             });
-            (store_plan_key || !is_current).then_some(Store { config, plan_key: store_plan_key })
+            (store_plan_key || !is_current).then_some(Store {
+                config,
+                plan_key: store_plan_key,
+            })
         }
         Ok(_) => None,
         Err(wrong) => {
@@ -92,7 +120,11 @@ pub fn plan(observed: &Observed, pool: &ProxyPool, rules: &Rules) -> Plan {
         }
     };
     problems.extend(references);
-    Plan { store, may_run: true, problems }
+    Plan {
+        store,
+        may_run: true,
+        problems,
+    }
 }
 
 #[cfg(test)]
@@ -107,13 +139,20 @@ mod tests {
     fn rules(namespaces: &[&str]) -> Rules {
         Rules {
             pool_namespaces: namespaces.iter().map(|name| (*name).to_owned()).collect(),
-            default_pool: PoolName { namespace: "spillway-system".into(), name: "default".into() },
+            default_pool: PoolName {
+                namespace: "spillway-system".into(),
+                name: "default".into(),
+            },
             allowed_upstreams: AllowedUpstreams::default(),
         }
     }
 
     fn observed(stored: Option<(String, PoolConfig)>) -> Observed {
-        Observed { plan_key: None, credential: None, stored }
+        Observed {
+            plan_key: None,
+            credential: None,
+            stored,
+        }
     }
 
     fn planned(spec: &Value, observed: &Observed) -> Plan {
@@ -122,7 +161,12 @@ mod tests {
 
     fn stored(spec: &Value) -> Option<(String, PoolConfig)> {
         let config = planned(spec, &observed(None)).store.unwrap().config;
-        let config = PoolConfig { id: Uuid::from_u128(1), namespace: "spillway-system".into(), name: "main".into(), ..config };
+        let config = PoolConfig {
+            id: Uuid::from_u128(1),
+            namespace: "spillway-system".into(),
+            name: "main".into(),
+            ..config
+        };
         Some((pool(spec).metadata.uid.unwrap(), config))
     }
 
@@ -130,8 +174,19 @@ mod tests {
     fn a_pool_is_stored_once() {
         let spec = json!({ "plan": { "apiUrl": "https://api.anthropic.com" }, "models": [{ "name": "a", "bedrockModelId": "b" }] });
         assert!(planned(&spec, &observed(None)).store.is_some());
-        assert_eq!(planned(&spec, &observed(stored(&spec))), Plan { store: None, may_run: true, problems: vec![] });
-        assert!(planned(&json!({}), &observed(stored(&spec))).store.is_some());
+        assert_eq!(
+            planned(&spec, &observed(stored(&spec))),
+            Plan {
+                store: None,
+                may_run: true,
+                problems: vec![]
+            }
+        );
+        assert!(
+            planned(&json!({}), &observed(stored(&spec)))
+                .store
+                .is_some()
+        );
         let former = stored(&spec).map(|(_, config)| ("another-uid".to_owned(), config));
         assert!(planned(&spec, &observed(former)).store.is_some());
     }
@@ -139,24 +194,48 @@ mod tests {
     #[test]
     fn a_pool_outside_the_pool_namespaces_is_left_alone() {
         let plan = plan(&observed(None), &pool(&json!({})), &rules(&["platform"]));
-        assert_eq!((plan.store, plan.may_run, plan.problems[0].reason), (None, false, "NamespaceNotAllowed"));
-        assert!(plan.problems[0].message.contains("(platform), not in spillway-system"), "{}", plan.problems[0].message);
+        assert_eq!(
+            (plan.store, plan.may_run, plan.problems[0].reason),
+            (None, false, "NamespaceNotAllowed")
+        );
+        assert!(
+            plan.problems[0]
+                .message
+                .contains("(platform), not in spillway-system"),
+            "{}",
+            plan.problems[0].message
+        );
     }
 
     #[test]
     fn an_upstream_that_is_not_allowed_changes_nothing() {
-        let plan = planned(&json!({ "plan": { "apiUrl": "http://api.anthropic.com" } }), &observed(None));
-        assert_eq!((plan.store.is_some(), plan.may_run, plan.problems[0].reason), (false, true, "UpstreamRefused"));
+        let plan = planned(
+            &json!({ "plan": { "apiUrl": "http://api.anthropic.com" } }),
+            &observed(None),
+        );
+        assert_eq!(
+            (plan.store.is_some(), plan.may_run, plan.problems[0].reason),
+            (false, true, "UpstreamRefused")
+        );
     }
 
     #[test]
     fn a_reference_that_is_missing_does_not_hold_the_rest_up() {
         let spec = json!({ "fallback": { "bedrock": { "credentialRef": { "name": "main" } } } });
-        let missing = Observed { credential: Some(Err(Problem::reference("CredentialNotFound", "create it"))), ..observed(None) };
+        let missing = Observed {
+            credential: Some(Err(Problem::reference("CredentialNotFound", "create it"))),
+            ..observed(None)
+        };
         let plan = planned(&spec, &missing);
         assert_eq!(plan.store.unwrap().config.bedrock_key_id, None);
         assert_eq!(plan.problems[0].reason, "CredentialNotFound");
-        let found = Observed { credential: Some(Ok(Uuid::from_u128(5))), ..observed(None) };
-        assert_eq!(planned(&spec, &found).store.unwrap().config.bedrock_key_id, Some(Uuid::from_u128(5)));
+        let found = Observed {
+            credential: Some(Ok(Uuid::from_u128(5))),
+            ..observed(None)
+        };
+        assert_eq!(
+            planned(&spec, &found).store.unwrap().config.bedrock_key_id,
+            Some(Uuid::from_u128(5))
+        );
     }
 }

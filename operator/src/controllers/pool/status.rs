@@ -10,14 +10,32 @@ use super::plan::Plan;
 use crate::resources::selector_text;
 
 /// What a reconciliation came to. `proxies` is none where no proxies are run for the pool.
-pub fn outcome(pool: &ProxyPool, url: &str, plan: &Plan, proxies: Option<ProxyState>) -> Outcome<ProxyPoolStatus> {
+pub fn outcome(
+    pool: &ProxyPool,
+    url: &str,
+    plan: &Plan,
+    proxies: Option<ProxyState>,
+) -> Outcome<ProxyPoolStatus> {
     let mut problems = plan.problems.clone();
-    if let Some((reason, message)) = proxies.as_ref().and_then(|proxies| proxies.unavailable.clone()) {
-        problems.push(Problem { condition: AVAILABLE, reason, message });
+    if let Some((reason, message)) = proxies
+        .as_ref()
+        .and_then(|proxies| proxies.unavailable.clone())
+    {
+        problems.push(Problem {
+            condition: AVAILABLE,
+            reason,
+            message,
+        });
     }
-    let types: &[&'static str] =
-        if proxies.is_some() { &[ACCEPTED, REFERENCES_RESOLVED, AVAILABLE] } else { &[ACCEPTED, REFERENCES_RESOLVED] };
-    let ready = ReadyAs { reason: "Serving", message: "the pool serves as it says".to_owned() };
+    let types: &[&'static str] = if proxies.is_some() {
+        &[ACCEPTED, REFERENCES_RESOLVED, AVAILABLE]
+    } else {
+        &[ACCEPTED, REFERENCES_RESOLVED]
+    };
+    let ready = ReadyAs {
+        reason: "Serving",
+        message: "the pool serves as it says".to_owned(),
+    };
     Outcome {
         status: ProxyPoolStatus {
             replicas: proxies.as_ref().map(|proxies| proxies.replicas),

@@ -10,7 +10,12 @@ use super::super::plan_keys;
 use super::plan::{Observed, Store};
 
 /// Stores the user's Plan key and settings in one transaction.
-pub(super) async fn store(rows: &Rows, user: &ProxyUser, observed: &Observed, store: &Store) -> Result<(), ReconcileError> {
+pub(super) async fn store(
+    rows: &Rows,
+    user: &ProxyUser,
+    observed: &Observed,
+    store: &Store,
+) -> Result<(), ReconcileError> {
     let sealed = match observed.plan_key.as_ref().filter(|_| store.plan_key) {
         Some(plan_key) => plan_keys::seal(rows, plan_key).await?,
         None => None,
@@ -20,7 +25,10 @@ pub(super) async fn store(rows: &Rows, user: &ProxyUser, observed: &Observed, st
     if let Some(sealed) = &sealed {
         row.plan_key_id = Some(plan_keys::store(&mut transaction, sealed).await?);
     }
-    let former = observed.stored.as_ref().and_then(|(_, _, stored)| stored.plan_key_id);
+    let former = observed
+        .stored
+        .as_ref()
+        .and_then(|(_, _, stored)| stored.plan_key_id);
     users::upsert(&mut transaction, &rows.origin(user), &row).await?;
     if former.is_some() && former != row.plan_key_id {
         plan_key_rows::prune(&mut transaction, rows.cluster_id()).await?;

@@ -11,11 +11,14 @@ use spillway_crds::{ProxyUser, ProxyUserStatus};
 use self::plan::{Observed, PoolObserved};
 use super::error::ReconcileError;
 use super::outcome::{Env, MAX_STEPS, Outcome, Rows};
-use super::references::{self, admits, pool_of};
 use super::plan_keys;
+use super::references::{self, admits, pool_of};
 
 /// Brings the row of `user` to what it says, and judges it.
-pub async fn reconcile(env: &Env<'_>, user: &ProxyUser) -> Result<Outcome<ProxyUserStatus>, ReconcileError> {
+pub async fn reconcile(
+    env: &Env<'_>,
+    user: &ProxyUser,
+) -> Result<Outcome<ProxyUserStatus>, ReconcileError> {
     for _ in 0..MAX_STEPS {
         let observed = observe(env, user).await?;
         let plan = plan::plan(&observed, user);
@@ -35,26 +38,56 @@ pub async fn release(rows: &Rows, user: &ProxyUser) -> Result<(), ReconcileError
 async fn observe(env: &Env<'_>, user: &ProxyUser) -> Result<Observed, ReconcileError> {
     let namespace = user.namespace().unwrap_or_default();
     let plan_key = match &user.spec.plan {
-        Some(plan) => Some(plan_keys::observe(env, &namespace, &plan.api_key_secret_ref, "spec.plan.apiKeySecretRef").await?),
+        Some(plan) => Some(
+            plan_keys::observe(
+                env,
+                &namespace,
+                &plan.api_key_secret_ref,
+                "spec.plan.apiKeySecretRef",
+            )
+            .await?,
+        ),
         None => None,
     };
     let credential = match &user.spec.bedrock_credential_ref {
-        Some(reference) => {
-            Some(references::bedrock_credential(env, &namespace, &reference.name, "spec.bedrockCredentialRef").await?)
-        }
+        Some(reference) => Some(
+            references::bedrock_credential(
+                env,
+                &namespace,
+                &reference.name,
+                "spec.bedrockCredentialRef",
+            )
+            .await?,
+        ),
         None => None,
     };
     let pool = observe_pool(env, user, &namespace).await?;
     let mut reader = env.rows.reader().await?;
-    let stored = users::find(&mut reader, env.rows.cluster_id(), &namespace, &user.name_any()).await?;
+    let stored = users::find(
+        &mut reader,
+        env.rows.cluster_id(),
+        &namespace,
+        &user.name_any(),
+    )
+    .await?;
     let keys = match &stored {
         Some((id, _, _)) => users::key_count(&mut reader, *id).await?,
         None => 0,
     };
-    Ok(Observed { pool, plan_key, credential, stored, keys })
+    Ok(Observed {
+        pool,
+        plan_key,
+        credential,
+        stored,
+        keys,
+    })
 }
 
-async fn observe_pool(env: &Env<'_>, user: &ProxyUser, namespace: &str) -> Result<PoolObserved, ReconcileError> {
+async fn observe_pool(
+    env: &Env<'_>,
+    user: &ProxyUser,
+    namespace: &str,
+) -> Result<PoolObserved, ReconcileError> {
     let name = pool_of(user.spec.pool_ref.as_ref(), namespace, env.rules);
     let Some(pool) = env.world.pool(&name.namespace, &name.name).await? else {
         return Ok(PoolObserved::Missing(name));
@@ -64,7 +97,13 @@ async fn observe_pool(env: &Env<'_>, user: &ProxyUser, namespace: &str) -> Resul
         return Ok(PoolObserved::Closed(name));
     }
     let mut reader = env.rows.reader().await?;
-    let row = pools::find(&mut reader, env.rows.cluster_id(), &name.namespace, &name.name).await?;
+    let row = pools::find(
+        &mut reader,
+        env.rows.cluster_id(),
+        &name.namespace,
+        &name.name,
+    )
+    .await?;
     Ok(match row {
         Some((_, config)) => PoolObserved::Open(config.id),
         None => PoolObserved::NotReady(name),

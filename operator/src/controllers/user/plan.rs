@@ -61,7 +61,10 @@ pub struct Store {
 /// Decides what is to be done.
 pub fn plan(observed: &Observed, user: &ProxyUser) -> Plan {
     let spec = &user.spec;
-    let own = observed.stored.as_ref().filter(|(_, uid, _)| Some(uid) == user.metadata.uid.as_ref());
+    let own = observed
+        .stored
+        .as_ref()
+        .filter(|(_, uid, _)| Some(uid) == user.metadata.uid.as_ref());
     let former = own.map(|(_, _, row)| row);
     let mut problems = Vec::new();
     let pool_id = pool(&observed.pool, former, &mut problems);
@@ -69,7 +72,9 @@ pub fn plan(observed: &Observed, user: &ProxyUser) -> Plan {
         None => spec.allowed_models.clone(),
         Some(problem) => {
             problems.push(problem);
-            former.map(|row| row.allowed_models.clone()).unwrap_or_default()
+            former
+                .map(|row| row.allowed_models.clone())
+                .unwrap_or_default()
         }
     };
     let (plan_key_id, store_plan_key) = match observed.plan_key.as_ref().map(plan_keys::plan) {
@@ -78,7 +83,10 @@ pub fn plan(observed: &Observed, user: &ProxyUser) -> Plan {
         Some(PlanKeyPlan::Store) => (former.and_then(|row| row.plan_key_id), true),
         Some(PlanKeyPlan::Unusable(kept, problem)) => {
             problems.push(problem);
-            (kept.or_else(|| former.and_then(|row| row.plan_key_id)), false)
+            (
+                kept.or_else(|| former.and_then(|row| row.plan_key_id)),
+                false,
+            )
         }
     };
     let bedrock_key_id = match &observed.credential {
@@ -100,10 +108,20 @@ pub fn plan(observed: &Observed, user: &ProxyUser) -> Plan {
     };
     let may_store = former.is_some() || problems.is_empty();
     let is_changed = store_plan_key || former != Some(&row);
-    Plan { store: (may_store && is_changed).then_some(Store { row, plan_key: store_plan_key }), problems }
+    Plan {
+        store: (may_store && is_changed).then_some(Store {
+            row,
+            plan_key: store_plan_key,
+        }),
+        problems,
+    }
 }
 
-fn pool(pool: &PoolObserved, former: Option<&UserRow>, problems: &mut Vec<Problem>) -> Option<Uuid> {
+fn pool(
+    pool: &PoolObserved,
+    former: Option<&UserRow>,
+    problems: &mut Vec<Problem>,
+) -> Option<Uuid> {
     match pool {
         PoolObserved::Open(id) => Some(*id),
         PoolObserved::Missing(name) => {
@@ -152,16 +170,28 @@ mod tests {
     }
 
     fn name() -> PoolName {
-        PoolName { namespace: "spillway-system".into(), name: "default".into() }
+        PoolName {
+            namespace: "spillway-system".into(),
+            name: "default".into(),
+        }
     }
 
     fn observed(pool: PoolObserved, stored: Option<UserRow>) -> Observed {
         let stored = stored.map(|row| (Uuid::from_u128(1), "u1".to_owned(), row));
-        Observed { pool, plan_key: None, credential: None, stored, keys: 0 }
+        Observed {
+            pool,
+            plan_key: None,
+            credential: None,
+            stored,
+            keys: 0,
+        }
     }
 
     fn row(spec: &Value) -> UserRow {
-        plan(&observed(PoolObserved::Open(POOL), None), &user(spec)).store.unwrap().row
+        plan(&observed(PoolObserved::Open(POOL), None), &user(spec))
+            .store
+            .unwrap()
+            .row
     }
 
     #[test]
@@ -169,8 +199,17 @@ mod tests {
         let spec = json!({ "displayName": "Alice", "allowedModels": ["claude-*"] });
         let stored = row(&spec);
         assert_eq!(stored.pool_id, Some(POOL));
-        let again = plan(&observed(PoolObserved::Open(POOL), Some(stored.clone())), &user(&spec));
-        assert_eq!(again, Plan { store: None, problems: vec![] });
+        let again = plan(
+            &observed(PoolObserved::Open(POOL), Some(stored.clone())),
+            &user(&spec),
+        );
+        assert_eq!(
+            again,
+            Plan {
+                store: None,
+                problems: vec![]
+            }
+        );
         let mut of_another = observed(PoolObserved::Open(POOL), Some(stored));
         of_another.stored.as_mut().unwrap().1 = "u0".into();
         assert!(plan(&of_another, &user(&spec)).store.is_some());
@@ -185,7 +224,11 @@ mod tests {
         ] {
             let plan = plan(&observed(pool, None), &user(&json!({})));
             assert_eq!((plan.store, plan.problems[0].reason), (None, reason));
-            assert!(plan.problems[0].message.contains("ProxyPool spillway-system/default"));
+            assert!(
+                plan.problems[0]
+                    .message
+                    .contains("ProxyPool spillway-system/default")
+            );
         }
     }
 
@@ -194,17 +237,27 @@ mod tests {
         let former = row(&json!({}));
         let mut broken = observed(PoolObserved::NotReady(name()), Some(former.clone()));
         broken.credential = Some(Err(Problem::reference("CredentialNotFound", "create it")));
-        let plan = plan(&broken, &user(&json!({ "suspended": true, "allowedModels": ["claude-["] })));
+        let plan = plan(
+            &broken,
+            &user(&json!({ "suspended": true, "allowedModels": ["claude-["] })),
+        );
         let stored = plan.store.unwrap().row;
         assert!(stored.suspended);
-        assert_eq!(stored.pool_id, Some(POOL), "a pool that is being mended keeps its users");
+        assert_eq!(
+            stored.pool_id,
+            Some(POOL),
+            "a pool that is being mended keeps its users"
+        );
         assert_eq!(plan.problems.len(), 3);
     }
 
     #[test]
     fn a_pool_that_no_longer_lets_the_user_in_serves_no_more() {
         let former = row(&json!({}));
-        let plan = plan(&observed(PoolObserved::Closed(name()), Some(former)), &user(&json!({})));
+        let plan = plan(
+            &observed(PoolObserved::Closed(name()), Some(former)),
+            &user(&json!({})),
+        );
         assert_eq!(plan.store.unwrap().row.pool_id, None);
     }
 }
