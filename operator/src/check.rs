@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use clap::Args;
 use axum::http::Uri;
+use clap::Args;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep, timeout, timeout_at};
@@ -64,7 +64,13 @@ pub async fn run(flags: CheckFlags) -> Result<(), CheckError> {
     for url in flags.urls {
         match until_success(&url, deadline).await {
             Ok(answer) => println!("{url}: {answer}"),
-            Err(source) => return Err(CheckError { url, seconds: flags.timeout, source }),
+            Err(source) => {
+                return Err(CheckError {
+                    url,
+                    seconds: flags.timeout,
+                    source,
+                });
+            }
         }
     }
     Ok(())
@@ -73,7 +79,14 @@ pub async fn run(flags: CheckFlags) -> Result<(), CheckError> {
 async fn until_success(url: &Uri, deadline: Instant) -> Result<String, AttemptError> {
     loop {
         let failure = match timeout(ATTEMPT, status_line(url)).await {
-            Ok(Ok(line)) if line.split(' ').nth(1).is_some_and(|code| code.len() == 3 && code.starts_with('2')) => return Ok(line),
+            Ok(Ok(line))
+                if line
+                    .split(' ')
+                    .nth(1)
+                    .is_some_and(|code| code.len() == 3 && code.starts_with('2')) =>
+            {
+                return Ok(line);
+            }
             Ok(Ok(line)) => AttemptError::Answer(line),
             Ok(Err(AttemptError::Url)) => return Err(AttemptError::Url),
             Ok(Err(error)) => error,
@@ -87,15 +100,25 @@ async fn until_success(url: &Uri, deadline: Instant) -> Result<String, AttemptEr
 
 /// The status line of the answer to a GET.
 async fn status_line(url: &Uri) -> Result<String, AttemptError> {
-    let (Some("http"), Some(authority)) = (url.scheme_str(), url.authority()) else { return Err(AttemptError::Url) };
-    let mut stream = TcpStream::connect((authority.host(), authority.port_u16().unwrap_or(80))).await?;
+    let (Some("http"), Some(authority)) = (url.scheme_str(), url.authority()) else {
+        return Err(AttemptError::Url);
+    };
+    let mut stream =
+        TcpStream::connect((authority.host(), authority.port_u16().unwrap_or(80))).await?;
     let path = url.path_and_query().map_or("/", |path| path.as_str());
-    let request = format!("GET {path} HTTP/1.1\r\nhost: {authority}\r\nuser-agent: spillway-check\r\nconnection: close\r\n\r\n");
+    let request = format!(
+        "GET {path} HTTP/1.1\r\nhost: {authority}\r\nuser-agent: spillway-check\r\nconnection: close\r\n\r\n"
+    );
     stream.write_all(request.as_bytes()).await?;
     let mut head = Vec::new();
     stream.take(STATUS_LINE).read_to_end(&mut head).await?;
     let head = String::from_utf8_lossy(&head);
-    Ok(head.lines().next().unwrap_or_default().trim_end().to_owned())
+    Ok(head
+        .lines()
+        .next()
+        .unwrap_or_default()
+        .trim_end()
+        .to_owned())
 }
 
 #[cfg(test)]
@@ -126,20 +149,35 @@ mod tests {
 
     #[tokio::test]
     async fn a_server_that_becomes_ready_passes() {
-        let url = server(&["HTTP/1.1 503 Service Unavailable\r\n\r\n", "HTTP/1.1 200 OK\r\n\r\n"]).await;
-        assert_eq!(until_success(&url, soon(20)).await.unwrap(), "HTTP/1.1 200 OK");
+        let url = server(&[
+            "HTTP/1.1 503 Service Unavailable\r\n\r\n",
+            "HTTP/1.1 200 OK\r\n\r\n",
+        ])
+        .await;
+        assert_eq!(
+            until_success(&url, soon(20)).await.unwrap(),
+            "HTTP/1.1 200 OK"
+        );
     }
 
     #[tokio::test]
     async fn one_that_never_does_fails_with_its_last_answer() {
         let url = server(&["HTTP/1.1 404 Not Found\r\ncontent-length: 0\r\n\r\n"]).await;
         let error = until_success(&url, soon(0)).await.unwrap_err();
-        assert!(matches!(&error, AttemptError::Answer(line) if line == "HTTP/1.1 404 Not Found"), "{error:?}");
+        assert!(
+            matches!(&error, AttemptError::Answer(line) if line == "HTTP/1.1 404 Not Found"),
+            "{error:?}"
+        );
     }
 
     #[tokio::test]
     async fn what_is_no_http_url_is_not_tried_again() {
-        let error = until_success(&"https://host/".parse().unwrap(), soon(600)).await.unwrap_err();
-        assert_eq!(error.to_string(), "write the URL as http://host[:port]/path");
+        let error = until_success(&"https://host/".parse().unwrap(), soon(600))
+            .await
+            .unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "write the URL as http://host[:port]/path"
+        );
     }
 }

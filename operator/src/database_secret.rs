@@ -38,7 +38,12 @@ pub struct DatabaseSecretFlags {
     #[arg(long, value_name = "HOST")]
     host: String,
     /// Where the Secret is wanted, separated by commas: the database's namespace first, then others that use it
-    #[arg(long, value_name = "NAMESPACES", value_delimiter = ',', required = true)]
+    #[arg(
+        long,
+        value_name = "NAMESPACES",
+        value_delimiter = ',',
+        required = true
+    )]
     namespaces: Vec<String>,
 }
 
@@ -71,7 +76,9 @@ pub enum DatabaseSecretError {
         source: kube::Error,
     },
     /// A Secret of that name holds something else.
-    #[error("Secret {namespace}/{name} has no readable entry `{PASSWORD}`: restore it, or delete it together with the database's volume")]
+    #[error(
+        "Secret {namespace}/{name} has no readable entry `{PASSWORD}`: restore it, or delete it together with the database's volume"
+    )]
     NoPassword {
         /// Its namespace.
         namespace: String,
@@ -79,7 +86,9 @@ pub enum DatabaseSecretError {
         name: String,
     },
     /// A copy is of another database.
-    #[error("Secret {namespace}/{name} holds another password than that of the database: delete it, it will be made again")]
+    #[error(
+        "Secret {namespace}/{name} holds another password than that of the database: delete it, it will be made again"
+    )]
     Differs {
         /// Its namespace.
         namespace: String,
@@ -96,8 +105,14 @@ pub async fn run(client: &Client, flags: &DatabaseSecretFlags) -> Result<(), Dat
             None => ensure(client, namespace, flags, &generate()?).await?,
             Some(password) => ensure(client, namespace, flags, password).await?,
         };
-        if password.as_ref().is_some_and(|password| password.expose_secret() != there.expose_secret()) {
-            return Err(DatabaseSecretError::Differs { namespace: namespace.clone(), name: flags.name.clone() });
+        if password
+            .as_ref()
+            .is_some_and(|password| password.expose_secret() != there.expose_secret())
+        {
+            return Err(DatabaseSecretError::Differs {
+                namespace: namespace.clone(),
+                name: flags.name.clone(),
+            });
         }
         password = Some(there);
     }
@@ -113,7 +128,13 @@ async fn ensure(
 ) -> Result<SecretString, DatabaseSecretError> {
     let secrets: Api<Secret> = Api::namespaced(client.clone(), namespace);
     let (namespace, name) = (namespace.to_owned(), flags.name.clone());
-    match secrets.create(&PostParams::default(), &manifest(&name, &flags.host, wanted)).await {
+    match secrets
+        .create(
+            &PostParams::default(),
+            &manifest(&name, &flags.host, wanted),
+        )
+        .await
+    {
         Ok(_) => {
             info!(namespace, secret = name, "created the database's secret");
             Ok(wanted.clone())
@@ -121,11 +142,21 @@ async fn ensure(
         Err(kube::Error::Api(status)) if status.is_already_exists() => {
             let secret = match secrets.get(&name).await {
                 Ok(secret) => secret,
-                Err(source) => return Err(DatabaseSecretError::Read { namespace, name, source }),
+                Err(source) => {
+                    return Err(DatabaseSecretError::Read {
+                        namespace,
+                        name,
+                        source,
+                    });
+                }
             };
             password_of(&secret).ok_or(DatabaseSecretError::NoPassword { namespace, name })
         }
-        Err(source) => Err(DatabaseSecretError::Create { namespace, name, source }),
+        Err(source) => Err(DatabaseSecretError::Create {
+            namespace,
+            name,
+            source,
+        }),
     }
 }
 
@@ -140,16 +171,27 @@ fn manifest(name: &str, host: &str, password: &SecretString) -> Secret {
     let password = password.expose_secret();
     // The server is inside the cluster and has no certificate.
     let url = format!("postgres://{USER}:{password}@{host}:5432/{USER}?sslmode=disable");
-    let labels = [("app.kubernetes.io/name", "spillway"), ("app.kubernetes.io/managed-by", CONTROLLER)];
+    let labels = [
+        ("app.kubernetes.io/name", "spillway"),
+        ("app.kubernetes.io/managed-by", CONTROLLER),
+    ];
     Secret {
         metadata: ObjectMeta {
             name: Some(name.to_owned()),
-            labels: Some(labels.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect()),
+            labels: Some(
+                labels
+                    .iter()
+                    .map(|(k, v)| ((*k).to_owned(), (*v).to_owned()))
+                    .collect(),
+            ),
             ..ObjectMeta::default()
         },
         type_: Some("Opaque".to_owned()),
         data: Some(BTreeMap::from([
-            (PASSWORD.to_owned(), ByteString(password.as_bytes().to_vec())),
+            (
+                PASSWORD.to_owned(),
+                ByteString(password.as_bytes().to_vec()),
+            ),
             (URL.to_owned(), ByteString(url.into_bytes())),
         ])),
         ..Secret::default()
@@ -158,7 +200,10 @@ fn manifest(name: &str, host: &str, password: &SecretString) -> Secret {
 
 fn password_of(secret: &Secret) -> Option<SecretString> {
     let entry = secret.data.as_ref()?.get(PASSWORD)?;
-    std::str::from_utf8(&entry.0).ok().filter(|text| !text.is_empty()).map(SecretString::from)
+    std::str::from_utf8(&entry.0)
+        .ok()
+        .filter(|text| !text.is_empty())
+        .map(SecretString::from)
 }
 
 #[cfg(test)]
@@ -169,12 +214,29 @@ mod tests {
     fn the_secret_serves_both_ends_and_has_no_owner() {
         let password = generate().unwrap();
         let secret = manifest("db", "db.spillway.svc", &password);
-        assert_eq!(secret.metadata.owner_references, None, "it outlives the release, as the volume does");
-        assert_eq!(password_of(&secret).unwrap().expose_secret(), password.expose_secret());
+        assert_eq!(
+            secret.metadata.owner_references, None,
+            "it outlives the release, as the volume does"
+        );
+        assert_eq!(
+            password_of(&secret).unwrap().expose_secret(),
+            password.expose_secret()
+        );
         let url = String::from_utf8(secret.data.unwrap()[URL].0.clone()).unwrap();
         let parsed = url::Url::parse(&url).unwrap();
-        assert_eq!(parsed.password(), Some(password.expose_secret()), "nothing is escaped");
-        assert_eq!((parsed.host_str(), parsed.path(), parsed.query()), (Some("db.spillway.svc"), "/spillway", Some("sslmode=disable")));
+        assert_eq!(
+            parsed.password(),
+            Some(password.expose_secret()),
+            "nothing is escaped"
+        );
+        assert_eq!(
+            (parsed.host_str(), parsed.path(), parsed.query()),
+            (
+                Some("db.spillway.svc"),
+                "/spillway",
+                Some("sslmode=disable")
+            )
+        );
     }
 
     #[test]

@@ -86,7 +86,7 @@ pub async fn ensure(client: Client, pool: ProxyPool) {
     loop {
         match create_unless_there(&pools, &name, &pool).await {
             Ok(true) => return info!(namespace, name, "created the default pool"),
-            Ok(false) => return,
+            Ok(false) => return info!(namespace, name, "the default pool is there"),
             Err(kube::Error::Api(status)) if status.is_invalid() => {
                 return warn!(
                     namespace,

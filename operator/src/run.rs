@@ -24,7 +24,7 @@ use crate::master_secrets::MasterSecrets;
 use crate::metrics::Metrics;
 use crate::report::chain;
 use crate::settings::RunSettings;
-use crate::{default_pool, health, shutdown, sweep, usage_status};
+use crate::{controllers, default_pool, health, shutdown, sweep, usage_status};
 
 /// How long what is in flight may take to end, well within a pod's usual 30 s of grace.
 const DRAIN: Duration = Duration::from_secs(15);
@@ -242,11 +242,7 @@ impl Work {
 
         let stop = CancellationToken::new();
         let mut controllers = JoinSet::new();
-        let held = stop.clone();
-        controllers.spawn(async move {
-            held.cancelled().await;
-            drop(context);
-        });
+        controllers.spawn(controllers::run(Arc::new(context), stop.clone()));
         let mut others = JoinSet::new();
         others.spawn(async { Some(supervisor.run().await) });
         let sweeping = sweep::run(

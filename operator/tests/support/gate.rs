@@ -18,7 +18,7 @@ impl Gate {
     pub async fn before(url: &Url) -> Self {
         let target = (
             url.host_str().expect("a host").to_owned(),
-            url.port().unwrap_or(5432),
+            url.port_or_known_default().unwrap_or(5432),
         );
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let address = listener.local_addr().expect("the gate's address");

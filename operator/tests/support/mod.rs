@@ -5,25 +5,36 @@
 //! - Postgres is the one that `DATABASE_URL` names, as a user that may create databases.
 //!
 //! Every test gets a namespace and a database of its own, which go when its [`World`] is dropped.
-#![allow(dead_code, reason = "each test binary uses its part of it")]
+#![allow(
+    dead_code,
+    unused_imports,
+    unreachable_pub,
+    reason = "each test program uses its part of it"
+)]
 
 pub mod database;
 pub mod gate;
 pub mod process;
 
-use std::fmt::Display;
+use std::fmt::{Debug, Display};
 use std::path::PathBuf;
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1::Namespace;
+use k8s_openapi::api::rbac::v1::{Role, RoleBinding};
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
-use kube::api::{Patch, PatchParams, PostParams};
+use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams};
 use kube::config::{KubeConfigOptions, Kubeconfig};
-use kube::{Api, Client, Config};
+use kube::core::NamespaceResourceScope;
+use kube::{Api, Client, Config, Resource};
 use kube_runtime::wait::{await_condition, conditions::is_crd_established};
+use serde::de::DeserializeOwned;
+use serde_json::json;
 use spillway_core::repository::PgPool;
+use spillway_crds::{AccessKey, BedrockCredential, ProxyPool, ProxyUser};
 use tokio::sync::OnceCell;
 use tokio::time::{Instant, sleep, timeout};
+use url::Url;
 
 pub use database::TestDatabase;
 pub use gate::Gate;
@@ -95,16 +106,86 @@ impl Drop for World {
     }
 }
 
-/// A client of the test cluster.
+async fn drop_finalizers<K>(client: &Client, namespace: &str)
+where
+    K: Resource<DynamicType = (), Scope = NamespaceResourceScope>
+        + Clone
+        + DeserializeOwned
+        + Debug,
+{
+    let api: Api<K> = Api::namespaced(client.clone(), namespace);
+    for object in api
+        .list_metadata(&ListParams::default())
+        .await
+        .into_iter()
+        .flatten()
+    {
+        let none = json!({ "metadata": { "finalizers": null } });
+        let name = object.metadata.name.unwrap_or_default();
+        let _ = api
+            .patch_metadata(&name, &PatchParams::default(), &Patch::Merge(&none))
+            .await;
+    }
+}
+
+/// A client of the test cluster, as its administrator.
 pub async fn client() -> Client {
+    Client::try_from(config().await).expect("a client of the test cluster")
+}
+
+/// A client that reaches the API server through `gate`.
+pub async fn client_through(gate: &Gate) -> Client {
+    let mut config = config().await;
+    let url = Url::parse(&config.cluster_url.to_string()).expect("the API server's URL");
+    config.tls_server_name = url.host_str().map(str::to_owned);
+    config.cluster_url = gate.through(&url).as_str().parse().expect("a URL is a URI");
+    Client::try_from(config).expect("a client of the test cluster")
+}
+
+/// Where the API server is.
+pub async fn api_server() -> Url {
+    Url::parse(&config().await.cluster_url.to_string()).expect("the API server's URL")
+}
+
+/// A client of a user who may list the kind `plural` in the namespace of `world`, and nothing else anywhere.
+pub async fn client_that_may_only_list(world: &World, plural: &str) -> Client {
+    let name = format!("lister-of-{}", world.namespace);
+    let role = json!({
+        "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "Role", "metadata": { "name": name },
+        "rules": [{ "apiGroups": [spillway_crds::GROUP], "resources": [plural], "verbs": ["list"] }],
+    });
+    let binding = json!({
+        "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "RoleBinding", "metadata": { "name": name },
+        "roleRef": { "apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": name },
+        "subjects": [{ "kind": "User", "name": name }],
+    });
+    let (role, binding): (Role, RoleBinding) = (
+        serde_json::from_value(role).expect("a role"),
+        serde_json::from_value(binding).expect("a binding"),
+    );
+    world
+        .api()
+        .create(&PostParams::default(), &role)
+        .await
+        .expect("the role is made");
+    world
+        .api()
+        .create(&PostParams::default(), &binding)
+        .await
+        .expect("the binding is made");
+    let mut config = config().await;
+    config.auth_info.impersonate = Some(name);
+    Client::try_from(config).expect("a client of the test cluster")
+}
+
+async fn config() -> Config {
     // Another test of this process may have installed it.
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
     let kubeconfig =
         Kubeconfig::read_from(kubeconfig_path()).expect("the kubeconfig of the test cluster");
-    let config = Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default())
+    Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default())
         .await
-        .expect("a usable kubeconfig of the test cluster");
-    Client::try_from(config).expect("a client of the test cluster")
+        .expect("a usable kubeconfig of the test cluster")
 }
 
 /// The kubeconfig file of the test cluster.
