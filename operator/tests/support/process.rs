@@ -37,16 +37,14 @@ impl OperatorProcess {
         command
     }
 
-    /// `spillway-operator run` for the namespace of `world` alone, with further arguments and environment.
+    /// `spillway-operator run` for the namespace of `world` alone, unless `args` name others to watch, with further
+    /// arguments and environment.
     pub fn run(world: &World, database_url: &str, args: &[&str], env: &[(&str, &str)]) -> Self {
         let admin = free_address();
-        let mut all = vec![
-            "run",
-            "--namespace",
-            &world.namespace,
-            "--watch-namespaces",
-            &world.namespace,
-        ];
+        let mut all = vec!["run", "--namespace", &world.namespace];
+        if !args.contains(&"--watch-namespaces") {
+            all.extend(["--watch-namespaces", &world.namespace]);
+        }
         all.extend(["--proxy-image", "example.org/spillway-proxy:test"]);
         all.extend(args);
         let mut command = Self::command(&all, env);

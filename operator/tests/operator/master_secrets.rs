@@ -1,7 +1,6 @@
 //! Master secrets are made once, verified always, and copied to pool namespaces.
 
-mod support;
-
+use crate::support::{OperatorProcess, World, create_namespace};
 use k8s_openapi::ByteString;
 use k8s_openapi::api::core::v1::Secret;
 use kube::Api;
@@ -14,7 +13,6 @@ use spillway_operator::master_secrets::{
     COPIED_FROM_ANNOTATION, MasterSecretError, MasterSecrets, secret_name,
 };
 use spillway_operator::settings::GivenSecrets;
-use support::{OperatorProcess, World, create_namespace};
 
 const HASHER: &str = secret_name(SecretKind::Hasher);
 const ENCRYPTION: &str = secret_name(SecretKind::Encryption);

@@ -1,13 +1,11 @@
 //! The default pool is made when it is missing, and left to people afterwards.
 
-mod support;
-
 use std::io::Write;
 
+use crate::support::{OperatorProcess, World, eventually};
 use kube::api::{Patch, PatchParams};
 use serde_json::json;
 use spillway_crds::ProxyPool;
-use support::{OperatorProcess, World, eventually};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn it_is_made_once_and_then_belongs_to_people() {

@@ -1,9 +1,8 @@
 //! The sweep deletes rows whose resource is gone, and no others.
 
-mod support;
-
 use std::collections::BTreeSet;
 
+use crate::support::{World, create_namespace};
 use kube::api::PostParams;
 use kube::{Api, Client};
 use serde_json::json;
@@ -15,7 +14,6 @@ use spillway_operator::database::Session;
 use spillway_operator::master_secrets::MasterSecrets;
 use spillway_operator::settings::{GivenSecrets, WatchScope};
 use spillway_operator::sweep::{SweepError, sweep};
-use support::{World, create_namespace};
 
 async fn session(world: &World, pool: &PgPool, cluster_id: &str) -> Session {
     let fence = leadership::acquire(pool, cluster_id, "test").await.unwrap();
@@ -135,7 +133,7 @@ async fn a_list_that_fails_sweeps_nothing() {
     user_row(&pool, &session.fence, &forbidden, "gone", "uid-unknown").await;
 
     // May list users in one of the two namespaces: half a list is no list.
-    let client = support::client_that_may_only_list(&world, "proxyusers").await;
+    let client = crate::support::client_that_may_only_list(&world, "proxyusers").await;
     let scope = WatchScope::Named([world.namespace.clone(), forbidden].into());
     let failed = sweep(&client, &session, &scope).await.unwrap_err();
     assert!(matches!(failed, SweepError::List { .. }), "{failed}");

@@ -1,10 +1,8 @@
 //! The command line, without a cluster.
 
-mod support;
-
 use std::path::Path;
 
-use support::{OperatorProcess, TestDatabase};
+use crate::support::{OperatorProcess, TestDatabase};
 
 async fn output(args: &[&str], env: &[(&str, &str)]) -> (Option<i32>, String, String) {
     let output = OperatorProcess::command(args, env).output().await.unwrap();

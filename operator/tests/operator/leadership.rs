@@ -1,14 +1,12 @@
 //! One leader at a time: elected by the Lease, fenced in Postgres.
 
-mod support;
-
 use std::time::Duration;
 
+use crate::support::{Gate, OperatorProcess, World, eventually, within};
 use k8s_openapi::api::coordination::v1::Lease;
 use spillway_core::repository::RepositoryError;
 use spillway_core::repository::leadership::{self, Fence};
 use spillway_operator::leader::{Elector, Lost, Timing};
-use support::{Gate, OperatorProcess, World, eventually, within};
 use tokio::time::Instant;
 
 /// What the issue promises for the takeover of a leader that was killed.
@@ -119,8 +117,8 @@ async fn a_leader_that_cannot_renew_gives_up_before_another_may_lead() {
         retry_period: Duration::from_millis(200),
         request_timeout: Duration::from_millis(500),
     };
-    let gate = Gate::before(&support::api_server().await).await;
-    let client = support::client_through(&gate).await;
+    let gate = Gate::before(&crate::support::api_server().await).await;
+    let client = crate::support::client_through(&gate).await;
     let held = Elector::new(
         client,
         &world.namespace,

@@ -1,9 +1,8 @@
 //! Usage reaches the status of keys and users, and nothing is written when nothing changed.
 
-mod support;
-
 use std::time::Duration;
 
+use crate::support::{OperatorProcess, World, eventually};
 use chrono::Utc;
 use kube::api::PostParams;
 use serde_json::json;
@@ -13,7 +12,6 @@ use spillway_core::domain::tokens::TokenUsage;
 use spillway_core::domain::usage::{Provider, UsageRecord, UsageStatus};
 use spillway_core::repository::{PgPool, access_keys, usage};
 use spillway_crds::{AccessKey, ProxyPool, ProxyUser};
-use support::{OperatorProcess, World, eventually};
 use uuid::Uuid;
 
 async fn create<K>(world: &World, manifest: serde_json::Value)
