@@ -19,6 +19,11 @@ const STATUS_LINE: u64 = 64;
 
 /// What `check` is told.
 #[derive(Debug, Args)]
+#[allow(
+    rustdoc::bare_urls,
+    clippy::doc_markdown,
+    reason = "they are the help's text"
+)]
 pub struct CheckFlags {
     /// URLs such as http://default.spillway.svc/ that must answer with a status of 200 to 299
     #[arg(required = true, value_name = "URL")]

@@ -71,6 +71,7 @@ pub struct ApplyFlags {
 
 /// What `run` can be told.
 #[derive(Debug, Args)]
+#[allow(clippy::doc_markdown, reason = "they are the help's text")]
 pub struct RunFlags {
     #[command(flatten)]
     lease: ReleaseFlags,
@@ -111,6 +112,7 @@ pub struct RunFlags {
 
 /// What names the Lease.
 #[derive(Debug, Args)]
+#[allow(clippy::doc_markdown, reason = "they are the help's text")]
 pub struct ReleaseFlags {
     /// The operator's own namespace [PROXY_NAMESPACE] [default: the service account's, or the kubeconfig's]
     #[arg(long, value_name = "NAMESPACE")]

@@ -21,14 +21,14 @@ use crate::{apply, check, database_secret, release, run};
 const EXIT_CONFIGURATION: u8 = 2;
 
 /// How long nobody leads after `release`: long enough for Helm to delete the operator.
-const RELEASED_FOR: Duration = Duration::from_secs(60);
+const RELEASED_FOR: Duration = Duration::from_mins(1);
 
 /// Carries a command out. Logs and messages go to standard error, results to standard output.
 pub async fn execute(command: Command) -> ExitCode {
     match command {
-        Command::Run(flags) => ended_run(run::run(flags.given()).await),
+        Command::Run(flags) => ended_run(Box::pin(run::run(flags.given())).await),
         Command::Migrate => ended(migrate().await),
-        Command::Apply(flags) => ended(apply(flags).await),
+        Command::Apply(flags) => ended(Box::pin(apply(flags)).await),
         Command::Crds => ended(crds()),
         Command::Release(flags) => ended(release(flags).await),
         Command::Check(flags) => ended(check::run(flags).await.map_err(failed)),
@@ -88,7 +88,7 @@ async fn migrate() -> Result<(), Failure> {
     let (before, after) = migrated(&database).await.map_err(failed)?;
     match (before, after) {
         (Some(before), after) if before == after => {
-            println!("the schema is at version {after} already")
+            println!("the schema is at version {after} already");
         }
         (Some(before), after) => println!("the schema went from version {before} to {after}"),
         (None, after) => println!("the schema was created at version {after}"),

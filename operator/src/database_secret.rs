@@ -1,7 +1,7 @@
 //! `spillway-operator database-secret`: the password of the chart's evaluation database, made once.
 //!
 //! It runs as an init container, for the containers after it take their URL from the Secret. A password in a template
-//! would change with every rendering, and a GitOps tool renders all the time; here it never leaves the cluster.
+//! would change with every rendering, and a tool that applies Git's state renders all the time; here it never leaves the cluster.
 
 use std::collections::BTreeMap;
 

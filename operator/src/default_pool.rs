@@ -1,4 +1,4 @@
-//! The default ProxyPool, which the leader makes when there is none of its name.
+//! The default `ProxyPool`, which the leader makes when there is none of its name.
 //!
 //! A chart cannot hold a CRD and an object of it, so the chart mounts the manifest as a file. Once the pool is there it
 //! belongs to people: it is never changed from the file, and only made again when the leader starts and it is gone.

@@ -19,7 +19,7 @@ use tracing::warn;
 pub const CONTROLLER: &str = "spillway-operator";
 
 /// Same message about the same object within this time: not sent again.
-const QUIET: Duration = Duration::from_secs(60);
+const QUIET: Duration = Duration::from_mins(1);
 
 /// The API server refuses longer notes (1 kB).
 const MAX_NOTE: usize = 1000;
@@ -44,7 +44,7 @@ impl Events {
         }
     }
 
-    /// Tells that something happened as it should. `reason` and `action` are short words in PascalCase.
+    /// Tells that something happened as it should. `reason` and `action` are short words in `PascalCase`.
     pub async fn normal(
         &self,
         about: &ObjectReference,

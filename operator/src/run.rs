@@ -303,10 +303,12 @@ async fn cluster_id(client: &Client) -> String {
     let namespaces: Api<Namespace> = Api::all(client.clone());
     loop {
         match namespaces.get_metadata("kube-system").await {
-            Ok(namespace) => match namespace.metadata.uid {
-                Some(uid) => return uid,
-                None => warn!("the kube-system namespace has no uid"),
-            },
+            Ok(namespace) => {
+                if let Some(uid) = namespace.metadata.uid {
+                    return uid;
+                }
+                warn!("the kube-system namespace has no uid");
+            }
             Err(failure) => warn!(
                 error = chain(&failure),
                 "the cluster's id could not be read"

@@ -26,7 +26,7 @@ use crate::report::chain;
 use crate::settings::WatchScope;
 
 /// How often rows and resources are compared.
-const PERIOD: Duration = Duration::from_secs(3600);
+const PERIOD: Duration = Duration::from_hours(1);
 /// How many objects one list request asks for.
 const PAGE: u32 = 500;
 
@@ -201,7 +201,7 @@ where
     let mut listed = Listed::default();
     match scope {
         WatchScope::All => {
-            add_all::<K>(&Api::all(client.clone()), "every namespace", &mut listed).await?
+            add_all::<K>(&Api::all(client.clone()), "every namespace", &mut listed).await?;
         }
         WatchScope::Named(namespaces) => {
             for namespace in namespaces {

@@ -198,7 +198,7 @@ impl Reporter {
                         .insert(total.uid.clone(), usage);
                 }
                 Ok(false) => {
-                    debug!(kind = %K::kind(&()), namespace = total.namespace, name = total.name, "resource is gone")
+                    debug!(kind = %K::kind(&()), namespace = total.namespace, name = total.name, "resource is gone");
                 }
                 Err(error) => warn!(
                     kind = %K::kind(&()),
@@ -344,7 +344,7 @@ mod tests {
         let slow: Pool = Some(("a".into(), "slow".into()));
         let mut intervals = BTreeMap::from([
             (fast.clone(), Duration::from_secs(10)),
-            (slow.clone(), Duration::from_secs(60)),
+            (slow.clone(), Duration::from_mins(1)),
         ]);
         let start = Instant::now();
         assert_eq!(

@@ -159,27 +159,19 @@ impl Supervisor {
 
     /// Schema, epoch and master secrets, in this order. What was done once in a leadership is not done again.
     async fn attempt(&mut self) -> Result<Session, NotReady> {
-        let fence = match &self.fence {
-            Some(fence) => {
-                check(&self.pool, fence).await.map_err(not_ready)?;
-                fence.clone()
-            }
-            None => {
-                migrate(&self.direct).await.map_err(not_ready)?;
-                let fence = leadership::acquire(&self.pool, &self.cluster_id, &self.holder).await;
-                self.fence.insert(fence.map_err(not_ready)?).clone()
-            }
+        let fence = if let Some(fence) = &self.fence {
+            check(&self.pool, fence).await.map_err(not_ready)?;
+            fence.clone()
+        } else {
+            migrate(&self.direct).await.map_err(not_ready)?;
+            let fence = leadership::acquire(&self.pool, &self.cluster_id, &self.holder).await;
+            self.fence.insert(fence.map_err(not_ready)?).clone()
         };
-        let keys = match &self.keys {
-            Some(keys) => keys.clone(),
-            None => {
-                let keys = self
-                    .masters
-                    .establish(&self.pool, &fence)
-                    .await
-                    .map_err(not_established)?;
-                self.keys.insert(keys).clone()
-            }
+        let keys = if let Some(keys) = &self.keys {
+            keys.clone()
+        } else {
+            let keys = self.masters.establish(&self.pool, &fence).await;
+            self.keys.insert(keys.map_err(not_established)?).clone()
         };
         for (kind, since) in MasterSecrets::ages(&self.pool, &self.cluster_id)
             .await
