@@ -255,7 +255,8 @@ impl Work {
             sweeping.await;
             None
         });
-        let reporting = usage_status::run(client.clone(), database, metrics);
+        let reporting =
+            usage_status::run(client.clone(), database, settings.watch.clone(), metrics);
         others.spawn(async {
             reporting.await;
             None

@@ -25,6 +25,7 @@ use tracing::{debug, warn};
 use crate::database::{Database, Session};
 use crate::metrics::Metrics;
 use crate::report::chain;
+use crate::settings::WatchScope;
 
 /// Field manager of the patches.
 const FIELD_MANAGER: &str = "spillway-usage";
@@ -50,8 +51,8 @@ enum ReportError {
 }
 
 /// Reports until it is dropped. For the leader alone.
-pub async fn run(client: Client, database: Database, metrics: Metrics) {
-    let mut reporter = Reporter::new(client, metrics);
+pub async fn run(client: Client, database: Database, scope: WatchScope, metrics: Metrics) {
+    let mut reporter = Reporter::new(client, scope, metrics);
     loop {
         let session = database.ready().await;
         if let Err(error) = reporter.report_due(&session).await {
@@ -66,6 +67,7 @@ pub async fn run(client: Client, database: Database, metrics: Metrics) {
 
 struct Reporter {
     client: Client,
+    scope: WatchScope,
     metrics: Metrics,
     /// What the status of a resource says, by uid; read once at the start, then kept up to date.
     written: Option<HashMap<String, UsageStatus>>,
@@ -75,12 +77,13 @@ struct Reporter {
 }
 
 impl Reporter {
-    fn new(client: Client, metrics: Metrics) -> Self {
+    fn new(client: Client, scope: WatchScope, metrics: Metrics) -> Self {
         let mut pace =
             interval(Duration::from_secs(1) / u32::try_from(WRITES_PER_SECOND).unwrap_or(1));
         pace.set_missed_tick_behavior(MissedTickBehavior::Delay);
         Self {
             client,
+            scope,
             metrics,
             written: None,
             due: BTreeMap::new(),
@@ -183,7 +186,10 @@ impl Reporter {
             + DeserializeOwned
             + Debug,
     {
-        for total in totals.iter().filter(|total| due.contains(&total.pool)) {
+        for total in totals {
+            if !due.contains(&total.pool) || !self.scope.includes(&total.namespace) {
+                continue;
+            }
             let usage = status_of(total);
             let written = self.written.get_or_insert_default();
             if written.get(&total.uid) == Some(&usage) {
@@ -339,7 +345,7 @@ mod tests {
     async fn pools_are_due_by_their_own_interval() {
         let client =
             Client::try_from(kube::Config::new("http://127.0.0.1:9".parse().unwrap())).unwrap();
-        let mut reporter = Reporter::new(client, Metrics::new().unwrap());
+        let mut reporter = Reporter::new(client, WatchScope::All, Metrics::new().unwrap());
         let fast: Pool = Some(("a".into(), "fast".into()));
         let slow: Pool = Some(("a".into(), "slow".into()));
         let mut intervals = BTreeMap::from([

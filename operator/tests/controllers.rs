@@ -7,7 +7,7 @@ use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::{Secret, Service, ServiceAccount};
 use scene::{Scene, entry};
 use serde_json::json;
-use spillway_crds::{AccessKey, BedrockCredential, ProxyPool, ProxyUser};
+use spillway_crds::{AccessKey, BedrockCredential, ProxyPool, ProxyUser, VersionState};
 use support::eventually;
 
 #[tokio::test(flavor = "multi_thread")]
@@ -225,46 +225,48 @@ async fn a_foreign_secret_in_the_way_is_left_alone() {
 async fn a_lost_secret_gets_the_next_version() {
     let scene = Scene::new().await;
     scene.everything().await;
-    let first = scene
+    let status = scene
         .ready::<AccessKey>("laptop", "Active")
         .await
         .status
-        .unwrap()
-        .key_id
         .unwrap();
+    let first = status.key_id.unwrap();
+    let token = entry(&scene.get::<Secret>("laptop-key").await, "ACCESS_KEY");
     scene.delete::<Secret>("laptop-key").await;
     eventually(
         "a new version is made and the lost one retires",
         async || {
-            let status = scene
-                .get::<AccessKey>("laptop")
-                .await
-                .status
-                .unwrap_or_default();
-            let states: Vec<_> = status
-                .versions
-                .iter()
-                .map(|version| (version.state, version.expires_at.is_some()))
-                .collect();
-            let expected = [
-                (spillway_crds::VersionState::Current, false),
-                (spillway_crds::VersionState::Retiring, true),
-            ];
-            if states == expected
-                && status.key_id.as_deref() != Some(&first)
-                && status.versions[1].key_id == first
-            {
+            let versions = scene.key_versions("laptop").await;
+            let retires = versions.get(1).is_some_and(|(key_id, state)| {
+                *key_id == first && *state == VersionState::Retiring
+            });
+            let is_new = versions
+                .first()
+                .is_some_and(|(key_id, state)| *key_id != first && *state == VersionState::Current);
+            if retires && is_new {
                 Ok(())
             } else {
-                Err(format!("{status:?}"))
+                Err(format!("{versions:?}"))
             }
         },
     )
     .await;
-    scene.event("SecretLost").await;
+    let note = scene.event("SecretLost").await;
+    assert!(note.contains(&first) && note.contains("24 hours"), "{note}");
+
     // The first one returns from a backup: it is the current one again.
-    let restored = scene.world.api::<Secret>().get("laptop-key").await.unwrap();
-    assert!(!entry(&restored, "ACCESS_KEY").contains(&first));
+    scene
+        .replace_secret("laptop-key", &[("ACCESS_KEY", &token)])
+        .await;
+    eventually("the restored key is current", async || {
+        let versions = scene.key_versions("laptop").await;
+        if versions.len() == 2 && versions[0] == (first.clone(), VersionState::Current) {
+            Ok(())
+        } else {
+            Err(format!("{versions:?}"))
+        }
+    })
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

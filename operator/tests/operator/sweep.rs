@@ -1,9 +1,10 @@
 //! The sweep deletes rows whose resource is gone, and no others.
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
-use crate::support::{World, create_namespace};
-use kube::api::PostParams;
+use crate::support::{Gate, OperatorProcess, World, create_namespace, eventually, within};
+use kube::api::{DeleteParams, PostParams};
 use kube::{Api, Client};
 use serde_json::json;
 use spillway_core::repository::leadership::{self, Fence};
@@ -165,4 +166,51 @@ async fn a_deposed_leader_sweeps_nothing() {
         Err(SweepError::Database(_))
     ));
     assert_eq!(living(&pool, "ours").await, set(["uid-gone"]));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_deletion_while_postgres_is_away_takes_effect_on_its_return() {
+    let (world, pool) = World::migrated().await;
+    let gate = Gate::before(&world.database.url()).await;
+    let url = gate.through(&world.database.url());
+    let operator = OperatorProcess::run(&world, url.as_str(), &[], &[]);
+    operator.ready_leader().await;
+    let cluster_id = world.cluster_id().await;
+    let uid = user(&world.client, &world.namespace, "alice").await;
+    eventually("the user has a row", async || {
+        let rows = living(&pool, &cluster_id).await;
+        if rows.contains(&uid) {
+            Ok(())
+        } else {
+            Err(operator.log())
+        }
+    })
+    .await;
+
+    gate.shut();
+    let users: Api<ProxyUser> = world.api();
+    users
+        .delete("alice", &DeleteParams::default())
+        .await
+        .unwrap();
+    // The finalizer waits a minute for the database, then lets go.
+    within(
+        Duration::from_mins(2),
+        "the resource goes",
+        async || match users.get_opt("alice").await.unwrap() {
+            None => Ok(()),
+            Some(user) => Err(format!("{:?}", user.metadata.finalizers)),
+        },
+    )
+    .await;
+    assert_eq!(living(&pool, &cluster_id).await, set([&uid]));
+    gate.open();
+    eventually("the row is swept", async || {
+        if living(&pool, &cluster_id).await.is_empty() {
+            Ok(())
+        } else {
+            Err(operator.log())
+        }
+    })
+    .await;
 }

@@ -7,6 +7,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Debug;
+use std::sync::Arc;
 
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::{Secret, Service, ServiceAccount};
@@ -19,10 +20,10 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use spillway_core::repository::PgPool;
-use spillway_crds::{AccessKey, BedrockCredential, ProxyPool, ProxyUser};
+use spillway_crds::{AccessKey, BedrockCredential, ProxyPool, ProxyUser, VersionState};
 use tokio::time::{Duration, sleep};
 
-use crate::support::{OperatorProcess, World, eventually};
+use crate::support::{Gate, OperatorProcess, World, eventually, within};
 
 /// A kind of the test's namespace.
 pub trait Kind:
@@ -57,42 +58,78 @@ const TABLES: [&str; 6] = [
 pub struct Scene {
     pub world: World,
     pub pool: PgPool,
-    pub operator: OperatorProcess,
+    pub operator: Arc<OperatorProcess>,
     args: Vec<String>,
+    gate: Option<Gate>,
 }
 
 impl Scene {
     /// An operator that leads, for its own namespace alone.
     pub async fn new() -> Self {
-        Self::with(&[]).await
-    }
-
-    /// As [`new`](Self::new), with further arguments.
-    pub async fn with(args: &[&str]) -> Self {
         let (world, pool) = World::migrated().await;
-        Self::in_world(world, pool, args).await
+        Self::in_world(world, pool, &[]).await
     }
 
-    /// An operator in a world that is there.
+    /// As [`new`](Self::new), with a database that can go away.
+    pub async fn gated() -> Self {
+        let (world, pool) = World::migrated().await;
+        let gate = Gate::before(&world.database.url()).await;
+        Self::started(world, pool, &[], Some(gate)).await
+    }
+
+    /// An operator in a world that is there, with further arguments.
     pub async fn in_world(world: World, pool: PgPool, args: &[&str]) -> Self {
-        let operator = OperatorProcess::run(&world, world.database.url().as_str(), args, &[]);
-        operator.ready_leader().await;
+        Self::started(world, pool, args, None).await
+    }
+
+    async fn started(world: World, pool: PgPool, args: &[&str], gate: Option<Gate>) -> Self {
+        let args: Vec<_> = args.iter().map(|arg| (*arg).to_owned()).collect();
+        let operator = Arc::new(start(&world, &args, gate.as_ref()).await);
         Self {
             world,
             pool,
             operator,
-            args: args.iter().map(|arg| (*arg).to_owned()).collect(),
+            args,
+            gate,
         }
     }
 
-    /// Kills the operator and starts another.
+    /// What the same operator does in the namespace of another world.
+    pub fn elsewhere(&self, world: World) -> Self {
+        Self {
+            world,
+            pool: self.pool.clone(),
+            operator: Arc::clone(&self.operator),
+            args: Vec::new(),
+            gate: None,
+        }
+    }
+
+    /// Asks the operator to end and starts another.
     pub async fn restart(&mut self) {
-        self.operator.signal("TERM").await;
-        self.operator.ended().await;
-        let args: Vec<_> = self.args.iter().map(String::as_str).collect();
-        self.operator =
-            OperatorProcess::run(&self.world, self.world.database.url().as_str(), &args, &[]);
-        self.operator.ready_leader().await;
+        self.end("TERM").await;
+    }
+
+    /// Kills the operator and starts another.
+    pub async fn kill(&mut self) {
+        self.end("KILL").await;
+    }
+
+    async fn end(&mut self, signal: &str) {
+        self.operator.signal(signal).await;
+        let operator = Arc::get_mut(&mut self.operator).expect("nobody else looks at the operator");
+        operator.ended().await;
+        self.operator = Arc::new(start(&self.world, &self.args, self.gate.as_ref()).await);
+    }
+
+    /// Takes Postgres away from the operator.
+    pub fn shut_database(&self) {
+        self.gate.as_ref().expect("a gated scene").shut();
+    }
+
+    /// Gives Postgres back.
+    pub fn open_database(&self) {
+        self.gate.as_ref().expect("a gated scene").open();
     }
 
     /// A pool, a credential, a user and a key that refer to each other, with the Secrets they need.
@@ -176,6 +213,20 @@ impl Scene {
 
     pub async fn gone<K: Kind>(&self, name: &str) {
         eventually(
+            &format!("{} {name} is gone", K::kind(&())),
+            async || match self.world.api::<K>().get_opt(name).await {
+                Ok(None) => Ok(()),
+                other => Err(format!("{other:?}")),
+            },
+        )
+        .await;
+    }
+
+    /// As [`gone`](Self::gone), for what waits a minute first.
+    pub async fn gone_slowly<K: Kind>(&self, name: &str) {
+        let limit = Duration::from_mins(2);
+        within(
+            limit,
             &format!("{} {name} is gone", K::kind(&())),
             async || match self.world.api::<K>().get_opt(name).await {
                 Ok(None) => Ok(()),
@@ -361,6 +412,16 @@ impl Scene {
         }
     }
 
+    /// The versions of a key as its status shows them.
+    pub async fn key_versions(&self, name: &str) -> Vec<(String, VersionState)> {
+        let status = self.get::<AccessKey>(name).await.status.unwrap_or_default();
+        status
+            .versions
+            .into_iter()
+            .map(|version| (version.key_id, version.state))
+            .collect()
+    }
+
     /// Living rows of a table.
     pub async fn living(&self, table: &str) -> i64 {
         self.count(&format!(
@@ -444,6 +505,17 @@ impl Scene {
             );
         }
     }
+}
+
+async fn start(world: &World, args: &[String], gate: Option<&Gate>) -> OperatorProcess {
+    let url = gate.map_or_else(
+        || world.database.url(),
+        |gate| gate.through(&world.database.url()),
+    );
+    let args: Vec<_> = args.iter().map(String::as_str).collect();
+    let operator = OperatorProcess::run(world, url.as_str(), &args, &[]);
+    operator.ready_leader().await;
+    operator
 }
 
 /// An entry of a Secret as text; empty when it is not there.
