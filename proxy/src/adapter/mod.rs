@@ -52,16 +52,22 @@ pub struct Reply {
 }
 
 impl Reply {
-    /// Whether the body is a stream of events.
+    /// Whether the body is a stream of events that can be read as it passes.
     pub fn is_event_stream(&self) -> bool {
-        self.headers
-            .get(http::header::CONTENT_TYPE)
-            .is_some_and(|value| {
-                value
-                    .as_bytes()
-                    .to_ascii_lowercase()
-                    .starts_with(b"text/event-stream")
-            })
+        let is_encoded = self
+            .headers
+            .get(http::header::CONTENT_ENCODING)
+            .is_some_and(|coding| coding != "identity");
+        !is_encoded
+            && self
+                .headers
+                .get(http::header::CONTENT_TYPE)
+                .is_some_and(|value| {
+                    value
+                        .as_bytes()
+                        .to_ascii_lowercase()
+                        .starts_with(b"text/event-stream")
+                })
     }
 }
 
@@ -112,4 +118,13 @@ pub enum AdapterError {
     /// The request could not be put together.
     #[error("the request could not be built")]
     Build(#[source] Box<dyn std::error::Error + Send + Sync>),
+}
+
+/// An error and its sources as one line, for the log.
+pub(crate) fn chain(error: &(dyn std::error::Error + 'static)) -> String {
+    let sources = std::iter::successors(Some(error), |error| error.source());
+    sources
+        .map(ToString::to_string)
+        .collect::<Vec<_>>()
+        .join(": ")
 }

@@ -8,15 +8,18 @@ use http::header::CONTENT_LENGTH;
 use http::{HeaderMap, Response, StatusCode};
 use spillway_core::domain::usage::{FallbackReason, Provider, UsageStatus};
 use tokio::time::{Instant, timeout_at};
+use uuid::Uuid;
 
 use super::answer::{Answer, message_of};
 use super::body::RelayBody;
 use super::class::{self, Failure};
+use super::end::End;
 use super::ledger::{Count, Ledger};
+use super::pace::Pace;
 use super::permit::Permit;
-use super::relay::{End, Pace, Relay, Step, status_of};
+use super::relay::{Relay, Step, status_of};
 use super::{Router, Timeouts};
-use crate::adapter::{Adapter, AdapterError, BrokenReply, ChunkStream, ErrorBody, Reply};
+use crate::adapter::{Adapter, AdapterError, BrokenReply, ChunkStream, ErrorBody, Reply, chain};
 use crate::call::Call;
 use crate::stream::HoldBack;
 
@@ -88,8 +91,12 @@ impl Router {
         } else {
             Instant::now() + self.timeouts.plan_request
         };
-        let mut attempt = Failing { provider, permit };
-        let reply = match timeout_at(deadline, adapter.messages(call, target)).await {
+        let mut attempt = Failing {
+            provider,
+            request_id: ledger.request_id,
+            permit,
+        };
+        let mut reply = match timeout_at(deadline, adapter.messages(call, target)).await {
             Ok(Ok(reply)) => reply,
             Ok(Err(error)) => {
                 let answer = attempt.unanswered(&error);
@@ -100,7 +107,7 @@ impl Router {
                 return Err(GivenUp { ledger, answer });
             }
         };
-        ledger.answered(reply.request_id.clone());
+        ledger.answered(reply.request_id.take());
         if !reply.status.is_success() {
             let answer = attempt.refused(reply, deadline).await;
             return Err(GivenUp { ledger, answer });
@@ -140,51 +147,59 @@ fn pace(provider: Provider, timeouts: &Timeouts) -> Pace {
 /// An attempt that may fail yet.
 struct Failing {
     provider: Provider,
+    request_id: Uuid,
     permit: Option<Permit>,
 }
 
 impl Failing {
-    /// Settles the circuit.
-    fn fail(&mut self, failure: Failure, headers: &HeaderMap) {
-        tracing::warn!(provider = %self.provider, failure = ?failure, "an attempt failed");
+    /// Settles the circuit, by the headers of the answer if there was one.
+    fn fail(&mut self, failure: Failure, headers: &HeaderMap, why: &str) {
+        tracing::warn!(request_id = %self.request_id, provider = %self.provider, ?failure, why, "an attempt failed");
         if let Some(mut permit) = self.permit.take() {
             permit.fail(failure, headers);
         }
     }
 
-    fn own(&mut self, failure: Failure, status: StatusCode, error: &ErrorBody) -> Answer {
-        self.fail(failure, &HeaderMap::new());
+    /// Fails without an answer of the upstream's.
+    fn own(
+        &mut self,
+        failure: Failure,
+        status: StatusCode,
+        error: &ErrorBody,
+        why: &str,
+    ) -> Answer {
+        self.fail(failure, &HeaderMap::new(), why);
         Answer::own(self.provider, failure, status, error)
     }
 
     fn unanswered(&mut self, error: &AdapterError) -> Answer {
-        tracing::warn!(provider = %self.provider, error = error as &dyn std::error::Error, "no answer");
-        let (failure, status, message) = match error {
+        let (failure, status, shown) = match error {
             AdapterError::Connect(_) => (
                 Failure::Upstream(FallbackReason::Connect),
                 StatusCode::BAD_GATEWAY,
-                "the upstream could not be reached".to_owned(),
+                ErrorBody::new("api_error", "the upstream could not be reached"),
             ),
             AdapterError::NoAnswer(_) => (
                 Failure::Upstream(FallbackReason::StreamBroken),
                 StatusCode::BAD_GATEWAY,
-                "the upstream's answer broke off".to_owned(),
+                broke_off(),
             ),
             AdapterError::Build(_) => (
                 Failure::Upstream(FallbackReason::ServerError),
                 StatusCode::INTERNAL_SERVER_ERROR,
-                "the request could not be sent upstream".to_owned(),
+                ErrorBody::new("api_error", "the request could not be sent upstream"),
             ),
-            AdapterError::Unsupported { field } => {
-                let message = format!("`{field}` is not available: capability_rejected: {field}");
-                return self.own(
-                    Failure::Client,
-                    StatusCode::BAD_REQUEST,
-                    &ErrorBody::new("invalid_request_error", message),
-                );
-            }
+            // In the words that Claude Code acts on, see its gateway guide.
+            AdapterError::Unsupported { field } => (
+                Failure::Client,
+                StatusCode::BAD_REQUEST,
+                ErrorBody::new(
+                    "invalid_request_error",
+                    format!("`{field}` is not available: capability_rejected: {field}"),
+                ),
+            ),
         };
-        self.own(failure, status, &ErrorBody::new("api_error", message))
+        self.own(failure, status, &shown, &chain(error))
     }
 
     fn timed_out(&mut self, stream: bool) -> Answer {
@@ -194,29 +209,28 @@ impl Failing {
             Failure::Spent
         };
         let error = ErrorBody::new("timeout_error", "the upstream did not answer in time");
-        self.own(failure, StatusCode::GATEWAY_TIMEOUT, &error)
+        self.own(
+            failure,
+            StatusCode::GATEWAY_TIMEOUT,
+            &error,
+            "no answer in time",
+        )
     }
 
     /// The upstream answered with an error, which is kept as it is.
     async fn refused(&mut self, reply: Reply, deadline: Instant) -> Answer {
-        let body = match timeout_at(deadline, collect(reply.body)).await {
-            Ok(Ok(body)) => body,
-            Ok(Err(error)) => {
-                tracing::warn!(provider = %self.provider, error = &error as &dyn std::error::Error, "an error's body broke off");
-                ErrorBody::new("api_error", "the upstream's answer broke off").to_bytes()
-            }
-            Err(_) => ErrorBody::new("api_error", "the upstream's answer broke off").to_bytes(),
+        let (status, headers) = (reply.status, reply.headers);
+        let Ok(Ok(body)) = timeout_at(deadline, collect(reply.body)).await else {
+            let failure = class::of_status(status.as_u16(), "");
+            self.fail(failure, &headers, "the error's body broke off");
+            return Answer::own(self.provider, failure, status, &broke_off());
         };
-        let failure = class::of_status(reply.status.as_u16(), &message_of(&body));
-        self.fail(failure, &reply.headers);
-        let mut headers = reply.headers;
-        if headers.contains_key(CONTENT_LENGTH) {
-            headers.insert(CONTENT_LENGTH, body.len().into());
-        }
+        let failure = class::of_status(status.as_u16(), &message_of(&body));
+        self.fail(failure, &headers, status.as_str());
         Answer {
             provider: self.provider,
             failure,
-            status: reply.status,
+            status,
             headers,
             body,
         }
@@ -227,11 +241,12 @@ impl Failing {
         let body = match timeout_at(deadline, collect(reply.body)).await {
             Ok(Ok(body)) => body,
             Ok(Err(error)) => {
-                tracing::warn!(provider = %self.provider, error = &error as &dyn std::error::Error, "an answer broke off");
+                let failure = Failure::Upstream(FallbackReason::StreamBroken);
                 let answer = self.own(
-                    Failure::Upstream(FallbackReason::StreamBroken),
+                    failure,
                     StatusCode::BAD_GATEWAY,
-                    &ErrorBody::new("api_error", "the upstream's answer broke off"),
+                    &broke_off(),
+                    &chain(&error),
                 );
                 return Err(GivenUp { ledger, answer });
             }
@@ -286,7 +301,7 @@ impl Failing {
             (Some(event), _) => {
                 let failure = class::of_event(&event.kind, &event.message);
                 let answer = Answer::of_event(self.provider, failure, event, headers);
-                self.fail(failure, &answer.headers);
+                self.fail(failure, &answer.headers, "an error event");
                 answer
             }
             (None, end) => {
@@ -294,7 +309,7 @@ impl Failing {
                 let error = end.error();
                 let status = StatusCode::from_u16(class::status_of(&error.kind))
                     .unwrap_or(StatusCode::BAD_GATEWAY);
-                self.own(end.failure(), status, &error)
+                self.own(end.failure(), status, &error, &end.why())
             }
         };
         Err(GivenUp {
@@ -302,6 +317,10 @@ impl Failing {
             answer,
         })
     }
+}
+
+fn broke_off() -> ErrorBody {
+    ErrorBody::new("api_error", "the upstream's answer broke off")
 }
 
 /// A whole answer, without copying where it came in one piece.

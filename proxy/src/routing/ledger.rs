@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use spillway_core::domain::tokens::TokenUsage;
 use spillway_core::domain::usage::{FallbackReason, Provider, UsageStatus};
+use uuid::Uuid;
 
 use crate::call::{Abandoned, CLIENT_CLOSED_REQUEST, Call, Closing, Outcome, Ticket};
 use crate::stream::UsageTap;
@@ -11,6 +12,8 @@ use crate::stream::UsageTap;
 /// Gathers a call's outcome. Dropped unclosed, which is how hyper says that the client left, it closes as `client_aborted`
 /// with what was received and an estimate of the rest.
 pub(super) struct Ledger {
+    /// The call's id, for logs.
+    pub(super) request_id: Uuid,
     ticket: Option<Ticket>,
     received_at: Instant,
     request_bytes: usize,
@@ -41,11 +44,22 @@ pub(super) enum Count {
 
 impl Ledger {
     pub(super) fn new(call: &Call, ticket: Ticket) -> Self {
-        Self::of(ticket, call.received_at, call.body.len())
+        Self::of(
+            ticket,
+            call.admission.request_id,
+            call.received_at,
+            call.body.len(),
+        )
     }
 
-    pub(super) fn of(ticket: Ticket, received_at: Instant, request_bytes: usize) -> Self {
+    pub(super) fn of(
+        ticket: Ticket,
+        request_id: Uuid,
+        received_at: Instant,
+        request_bytes: usize,
+    ) -> Self {
         Self {
+            request_id,
             ticket: Some(ticket),
             received_at,
             request_bytes,

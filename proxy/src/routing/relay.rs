@@ -4,17 +4,17 @@ use std::collections::VecDeque;
 use std::future::Future as _;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
-use std::time::Duration;
 
 use bytes::Bytes;
 use http::HeaderMap;
-use spillway_core::domain::usage::{FallbackReason, UsageStatus};
-use tokio::time::{Instant, Sleep};
+use spillway_core::domain::usage::UsageStatus;
 
 use super::class::{self, Failure};
+use super::end::End;
 use super::ledger::{Count, Ledger};
+use super::pace::{Clock, Pace, Silence};
 use super::permit::Permit;
-use crate::adapter::{BrokenReply, ChunkStream, ErrorBody};
+use crate::adapter::ChunkStream;
 use crate::call::Closing;
 use crate::stream::{PING, SseReader, error_event};
 
@@ -27,42 +27,11 @@ pub(super) struct Relay {
     source: Option<ChunkStream>,
     reader: SseReader,
     out: VecDeque<Bytes>,
-    begun: bool,
     pub(super) ledger: Ledger,
     /// Set while asking the Plan: what the stream tells about it is not settled yet.
     pub(super) permit: Option<Permit>,
     closing: Option<Closing>,
     clock: Clock,
-}
-
-/// How long a stream may be silent.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Pace {
-    /// When the first byte is due.
-    pub(super) first_byte: Instant,
-    /// The longest between two events that are no pings.
-    pub(super) idle: Duration,
-    /// After how much silence the client gets a ping; `None` if the upstream sends them.
-    pub(super) ping: Option<Duration>,
-}
-
-struct Clock {
-    pace: Pace,
-    /// When there must have been progress.
-    due: Instant,
-    /// When the client was last sent anything.
-    sent: Instant,
-    sleep: Pin<Box<Sleep>>,
-}
-
-impl Clock {
-    fn set(&mut self) {
-        let next = self
-            .pace
-            .ping
-            .map_or(self.due, |silence| self.due.min(self.sent + silence));
-        self.sleep.as_mut().reset(next);
-    }
 }
 
 /// What has come of a stream.
@@ -73,46 +42,6 @@ pub(super) enum Step {
     End(End),
 }
 
-/// How a stream ended.
-#[derive(Debug)]
-pub(super) enum End {
-    /// The upstream ended it.
-    Finished,
-    /// It broke off.
-    Broken(BrokenReply),
-    /// An event was too large.
-    TooLarge,
-    /// Nothing came in time.
-    Silent,
-}
-
-impl End {
-    /// What the client is told when the answer is not complete.
-    pub(super) fn error(&self) -> ErrorBody {
-        match self {
-            Self::Broken(BrokenReply::Reported(error)) => error.clone(),
-            Self::Finished | Self::Broken(BrokenReply::Connection(_)) => {
-                ErrorBody::new("api_error", "the upstream's answer broke off")
-            }
-            Self::TooLarge => {
-                ErrorBody::new("api_error", "the upstream sent an event that is too large")
-            }
-            Self::Silent => ErrorBody::new("timeout_error", "the upstream stopped answering"),
-        }
-    }
-
-    /// What kind of failure that is before any content.
-    pub(super) fn failure(&self) -> Failure {
-        match self {
-            Self::Broken(BrokenReply::Reported(error)) => {
-                class::of_event(&error.kind, &error.message)
-            }
-            Self::Silent => Failure::Upstream(FallbackReason::Timeout),
-            _ => Failure::Upstream(FallbackReason::StreamBroken),
-        }
-    }
-}
-
 impl Relay {
     pub(super) fn new(
         source: ChunkStream,
@@ -120,25 +49,14 @@ impl Relay {
         permit: Option<Permit>,
         pace: Pace,
     ) -> Self {
-        let sent = Instant::now();
-        let sleep = Box::pin(tokio::time::sleep_until(pace.first_byte));
-        let mut clock = Clock {
-            pace,
-            due: pace.first_byte,
-            sent,
-            sleep,
-        };
-        clock.set();
-        let reader = SseReader::new(MAX_EVENT);
         Self {
             source: Some(source),
-            reader,
+            reader: SseReader::new(MAX_EVENT),
             out: VecDeque::new(),
-            begun: false,
             ledger,
             permit,
             closing: None,
-            clock,
+            clock: Clock::new(pace),
         }
     }
 
@@ -148,7 +66,7 @@ impl Relay {
             return Poll::Ready(Step::End(End::Finished));
         };
         let chunk = match source.as_mut().poll_next(cx) {
-            Poll::Pending => return self.poll_clock(cx),
+            Poll::Pending => return self.poll_silence(cx),
             Poll::Ready(None) => return Poll::Ready(Step::End(End::Finished)),
             Poll::Ready(Some(Err(broken))) => return Poll::Ready(Step::End(End::Broken(broken))),
             Poll::Ready(Some(Ok(chunk))) => chunk,
@@ -161,40 +79,21 @@ impl Relay {
         let fits = self
             .reader
             .push(chunk.bytes, &mut self.out, |event| tap.on_event(event));
-        let is_first = !std::mem::replace(&mut self.begun, true);
-        if tap.take_progress() || is_first {
-            self.clock.due = Instant::now() + self.clock.pace.idle;
-        }
-        if is_first {
-            // Later deadlines only move back, this one may come sooner than the first byte's.
-            self.clock.set();
-        }
+        self.clock.received(tap.take_progress());
         Poll::Ready(match fits {
             Ok(()) => Step::More(length),
             Err(_) => Step::End(End::TooLarge),
         })
     }
 
-    /// Waits for the next deadline, which moves while nobody looks: the timer is set anew only when it has run out.
-    fn poll_clock(&mut self, cx: &mut Context<'_>) -> Poll<Step> {
-        loop {
-            ready!(self.clock.sleep.as_mut().poll(cx));
-            let now = Instant::now();
-            if now >= self.clock.due {
-                return Poll::Ready(Step::End(End::Silent));
-            }
-            if self
-                .clock
-                .pace
-                .ping
-                .is_some_and(|silence| now >= self.clock.sent + silence)
-            {
-                self.clock.sent = now;
+    fn poll_silence(&mut self, cx: &mut Context<'_>) -> Poll<Step> {
+        self.clock.poll_silence(cx).map(|silence| match silence {
+            Silence::TooLong => Step::End(End::Silent),
+            Silence::Ping => {
                 self.out.push_back(PING);
-                return Poll::Ready(Step::More(0));
+                Step::More(0)
             }
-            self.clock.set();
-        }
+        })
     }
 
     /// The next bytes for the client; `None` when all is said and the usage is durable.
@@ -206,7 +105,7 @@ impl Relay {
                 self.closing = None;
             }
             if let Some(bytes) = self.out.pop_front() {
-                self.clock.sent = Instant::now();
+                self.clock.sent();
                 return Poll::Ready(Some(bytes));
             }
             if self.source.is_none() {
@@ -258,7 +157,7 @@ impl Relay {
             }
             return;
         }
-        tracing::warn!(end = ?end, "a stream ended before its answer was complete");
+        tracing::warn!(request_id = %self.ledger.request_id, why = end.why(), "a stream failed");
         self.out.push_back(error_event(&end.error()));
         if let Some(mut permit) = self.permit.take() {
             permit.fail(end.failure(), &HeaderMap::new());
@@ -281,11 +180,14 @@ pub(super) fn status_of(failure: Failure) -> UsageStatus {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use futures::StreamExt as _;
     use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
+    use tokio::time::Instant;
 
     use super::*;
-    use crate::adapter::Chunk;
+    use crate::adapter::{BrokenReply, Chunk};
     use crate::call::{Outcome, Ticket};
 
     const SECOND: Duration = Duration::from_secs(1);
@@ -297,7 +199,10 @@ mod tests {
             sender.send(outcome).ok();
             Closing::done()
         });
-        (Ledger::of(ticket, received_at, 0), outcomes)
+        (
+            Ledger::of(ticket, uuid::Uuid::nil(), received_at, 0),
+            outcomes,
+        )
     }
 
     fn chunk(text: &'static str) -> Result<Chunk, BrokenReply> {
@@ -377,7 +282,7 @@ mod tests {
         ]);
         let mut relay = Relay::new(
             Box::pin(source),
-            Ledger::of(ticket, received_at, 0),
+            Ledger::of(ticket, uuid::Uuid::nil(), received_at, 0),
             None,
             pace(None),
         );

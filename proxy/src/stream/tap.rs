@@ -115,9 +115,9 @@ impl UsageTap {
         self.complete = true;
     }
 
-    /// Takes usage that was reported elsewhere than in the answer's own format.
+    /// Takes usage that was reported beside the answer's own, for the counts that the answer leaves out.
     pub fn report(&mut self, usage: &UsageFold) {
-        self.usage.merge(usage);
+        self.usage.fill_from(usage);
     }
 
     /// Whether content has been seen, and before any error: from here on a client may have shown something.
@@ -237,6 +237,16 @@ mod tests {
         "error",
         r#"{"type":"error","error":{"type":"overloaded_error","message":"Overloaded"}}"#,
     );
+
+    #[test]
+    fn what_is_reported_beside_the_answer_only_fills_gaps() {
+        let fold = |json: &str| serde_json::from_str::<UsageFold>(json).unwrap();
+        let mut tap = UsageTap::default();
+        tap.on_message(br#"{"usage":{"input_tokens":13,"output_tokens":8}}"#);
+        tap.report(&fold(r#"{"input_tokens":5,"output_tokens":4,"cache_read_input_tokens":2}"#));
+        let tokens = tap.reported();
+        assert_eq!((tokens.input, tokens.output, tokens.cache_read), (13, 8, 2));
+    }
 
     #[test]
     fn a_whole_stream_is_counted_exactly() {

@@ -89,6 +89,13 @@ impl UsageFold {
         self.parts.one_hour = later.parts.one_hour.or(self.parts.one_hour);
     }
 
+    /// Takes over the counts that are still missing here from `other`.
+    pub fn fill_from(&mut self, other: &Self) {
+        let mut filled = other.clone();
+        filled.merge(self);
+        *self = filled;
+    }
+
     /// Whether nothing was reported.
     pub fn is_empty(&self) -> bool {
         *self == Self::default()

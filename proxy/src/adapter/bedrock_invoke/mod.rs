@@ -19,6 +19,7 @@ use http::header::{CACHE_CONTROL, CONTENT_TYPE};
 use http::{HeaderMap, HeaderValue, StatusCode};
 use spillway_core::domain::usage::Provider;
 use url::Url;
+use uuid::Uuid;
 
 use self::clients::BedrockClients;
 pub use self::errors::is_in_anthropics_words;
@@ -77,6 +78,7 @@ impl Adapter for BedrockInvokeAdapter {
             malformed @ TranslateError::Malformed(_) => AdapterError::Build(malformed.into()),
         })?;
         let client = self.clients.get(&target.credential).await;
+        let request_id = call.admission.request_id;
         if call.head.stream {
             let sent = client
                 .invoke_model_with_response_stream()
@@ -86,9 +88,9 @@ impl Adapter for BedrockInvokeAdapter {
                 Ok(output) => Ok(success(
                     output.request_id().map(str::to_owned),
                     EVENT_STREAM,
-                    events(output.body),
+                    events(output.body, request_id),
                 )),
-                Err(error) => failure(error),
+                Err(error) => failure(error, request_id),
             }
         } else {
             let sent = client
@@ -98,14 +100,14 @@ impl Adapter for BedrockInvokeAdapter {
                 .accept("application/json");
             match sent.body(Blob::new(body)).send().await {
                 Ok(output) => {
-                    let request_id = output.request_id().map(str::to_owned);
+                    let upstream_id = output.request_id().map(str::to_owned);
                     Ok(success(
-                        request_id,
+                        upstream_id,
                         JSON,
                         whole(output.body.into_inner().into()),
                     ))
                 }
-                Err(error) => failure(error),
+                Err(error) => failure(error, request_id),
             }
         }
     }
@@ -138,9 +140,12 @@ fn whole(body: Bytes) -> ChunkStream {
 }
 
 /// The events of a stream, until its end or the first error.
-fn events(receiver: EventReceiver<ResponseStream, ResponseStreamError>) -> ChunkStream {
-    Box::pin(futures::stream::unfold(Some(receiver), async |receiver| {
-        let mut receiver = receiver?;
+fn events(
+    receiver: EventReceiver<ResponseStream, ResponseStreamError>,
+    request_id: Uuid,
+) -> ChunkStream {
+    let next = move |receiver: Option<_>| async move {
+        let mut receiver: EventReceiver<_, _> = receiver?;
         loop {
             let item = match receiver.recv().await {
                 Ok(None) => return None,
@@ -151,22 +156,25 @@ fn events(receiver: EventReceiver<ResponseStream, ResponseStreamError>) -> Chunk
                 },
                 // A kind of event that this SDK does not know carries nothing of the Messages API.
                 Ok(Some(_)) => continue,
-                Err(error) => Err(broken(error)),
+                Err(error) => Err(broken(error, request_id)),
             };
             let rest = item.is_ok().then_some(receiver);
             return Some((item, rest));
         }
-    }))
+    };
+    Box::pin(futures::stream::unfold(Some(receiver), next))
 }
 
 fn broken<R: std::fmt::Debug + Send + Sync + 'static>(
     error: SdkError<ResponseStreamError, R>,
+    request_id: Uuid,
 ) -> BrokenReply {
     match error {
         SdkError::ServiceError(refused) => {
             let refused = refused.into_err();
             let code = code_of(&refused);
             tracing::warn!(
+                %request_id,
                 code,
                 message = refused.message(),
                 "bedrock ended its stream with an error"
@@ -191,7 +199,7 @@ fn code_of(error: &ResponseStreamError) -> Option<&str> {
 }
 
 /// An error that Bedrock gave is a reply in Anthropic's shape; any other is none.
-fn failure<E>(error: SdkError<E, HttpResponse>) -> Result<Reply, AdapterError>
+fn failure<E>(error: SdkError<E, HttpResponse>, request_id: Uuid) -> Result<Reply, AdapterError>
 where
     E: ProvideErrorMetadata + std::error::Error + Send + Sync + 'static,
 {
@@ -205,6 +213,7 @@ where
                 .and_then(|value| HeaderValue::from_str(value).ok());
             let meta = refused.err().meta();
             tracing::warn!(
+                %request_id,
                 status,
                 code = meta.code(),
                 message = meta.message(),
