@@ -2,13 +2,15 @@
 
 mod support;
 
+use std::time::{Duration, Instant};
+
 use chrono::{TimeDelta, Utc};
 use serde_json::Value;
 use spillway_core::security::key::AccessKeyToken;
 use support::{World, client, message, send, until_status};
 
-/// Revocation must be in force within a second of the commit. The slack is this machine's.
-const REVOKED_WITHIN: std::time::Duration = std::time::Duration::from_millis(1_000);
+/// Revocation must be in force within a second of the commit.
+const REVOKED_WITHIN: Duration = Duration::from_secs(1);
 
 #[tokio::test]
 async fn a_key_is_accepted_in_each_place_and_the_path_wins() {
@@ -62,11 +64,17 @@ async fn a_key_that_may_not_be_used_is_refused_within_a_second_and_told_why() {
 }
 
 async fn refused(proxy: &support::Proxy, key: &str, status: u16, word: &str) {
-    let (took, body) = until_status(proxy, key, status).await;
-    assert!(took < REVOKED_WITHIN, "it took {took:?}");
-    let kind = if status == 401 { "authentication_error" } else { "permission_error" };
-    assert_eq!(body["error"]["type"], kind);
-    assert!(body["error"]["message"].as_str().unwrap().contains(word), "{body}");
+    let began = Instant::now();
+    loop {
+        let (_, body) = until_status(proxy, key, status).await;
+        if body["error"]["message"].as_str().unwrap().contains(word) {
+            let kind = if status == 401 { "authentication_error" } else { "permission_error" };
+            assert_eq!(body["error"]["type"], kind);
+            assert!(began.elapsed() < REVOKED_WITHIN, "it took {:?}", began.elapsed());
+            return;
+        }
+        assert!(began.elapsed() < support::within(), "not {word}: {body}");
+    }
 }
 
 #[tokio::test]
@@ -77,7 +85,7 @@ async fn a_key_expires_by_time_alone() {
     world.tenant.write_key("short", &key, |row| row.expires_at = Some(Utc::now() + TimeDelta::seconds(2))).await;
     until_status(&proxy, key.expose(), 200).await;
     let (took, _) = until_status(&proxy, key.expose(), 403).await;
-    assert!(took > std::time::Duration::from_millis(500), "{took:?}");
+    assert!(took > Duration::from_millis(500), "{took:?}");
 }
 
 #[tokio::test]

@@ -99,7 +99,7 @@ async fn a_body_over_the_limit_is_413_whether_its_length_is_declared_or_not() {
 async fn http2_without_tls_is_served() {
     let world = World::create().await;
     let proxy = world.start().await;
-    let client = reqwest::Client::builder().no_proxy().http2_prior_knowledge().build().unwrap();
+    let client = support::client_builder().http2_prior_knowledge().build().unwrap();
     let url = format!("{}/v1/messages", proxy.url());
     let response = client.post(url).header("x-api-key", world.key.expose()).json(&message("hello", true)).send().await.unwrap();
     assert_eq!((response.version(), response.status().as_u16()), (reqwest::Version::HTTP_2, 200));

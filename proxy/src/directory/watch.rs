@@ -26,12 +26,14 @@ use crate::metrics::Metrics;
 
 /// How often the listener is asked whether it still hears.
 const PROBE_INTERVAL: Duration = Duration::from_millis(500);
-/// A load that takes longer is given up.
-const LOAD_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long connecting the listener may take.
+const CONNECT_PATIENCE: Duration = Duration::from_secs(2);
 /// How long the start waits for Postgres before it looks at the mirror.
 const FIRST_LOAD_TIMEOUT: Duration = Duration::from_secs(3);
 /// Waits between attempts to reach Postgres.
 const RETRY: Duration = Duration::from_millis(250);
+/// How often everything is loaded while changes cannot be heard: configuration must arrive all the same.
+const DEAF_POLL: Duration = Duration::from_millis(1500);
 /// How often the mirror's age is brought up to date.
 const MIRROR_TOUCH: Duration = Duration::from_secs(10);
 
@@ -126,20 +128,25 @@ pub async fn start(settings: DirectorySettings) -> Result<(Arc<Directory>, Watch
 
 /// Hears of changes, and proves every half second that none was missed.
 async fn listen(directory: Arc<Directory>, url: DatabaseUrl, mirror: Mirror) {
-    let mut touched = Instant::now();
+    let (mut touched, mut polled) = (Instant::now(), Instant::now());
     let announce = || {
         directory.proof.announce();
         directory.wanted.notify_one();
     };
     loop {
-        let mut feed = match timeout(LOAD_TIMEOUT, ChangeFeed::connect(&url)).await {
+        let mut feed = match timeout(CONNECT_PATIENCE, ChangeFeed::connect(&url)).await {
             Ok(Ok(feed)) => feed,
-            Ok(Err(error)) => {
-                tracing::debug!(error = %error, "changes cannot be heard");
+            failed => {
+                if let Ok(Err(error)) = &failed {
+                    tracing::debug!(error = %error, "changes cannot be heard");
+                }
+                if polled.elapsed() > DEAF_POLL {
+                    polled = Instant::now();
+                    announce();
+                }
                 sleep(RETRY).await;
                 continue;
             }
-            Err(_) => continue,
         };
         // Whatever changed before this moment was not heard.
         announce();

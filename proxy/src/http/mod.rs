@@ -4,6 +4,7 @@ pub mod admin;
 pub mod auth;
 pub mod body;
 pub mod error;
+mod framing;
 pub mod head;
 pub mod route;
 pub mod server;
@@ -48,11 +49,16 @@ pub struct Frontend {
 }
 
 impl Service for Frontend {
-    async fn answer(&self, request: Request<Incoming>) -> Response<RelayBody> {
+    async fn answer(&self, request: Request<Incoming>, ambiguous: bool) -> Response<RelayBody> {
         let received_at = Instant::now();
         let request_id = Uuid::now_v7();
         let route = target(request.uri().path()).route;
-        match self.dispatch(request, route, request_id, received_at).await {
+        let dispatched = if ambiguous {
+            Err(Refusal::invalid("ambiguous_length", "Content-Length and Transfer-Encoding exclude each other: send one of them"))
+        } else {
+            self.dispatch(request, route, request_id, received_at).await
+        };
+        match dispatched {
             Ok(response) => response,
             Err(refusal) => {
                 let code = refusal.status;

@@ -10,10 +10,11 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use hyper_util::server::graceful::GracefulShutdown;
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::http::framing::Watched;
 use crate::routing::RelayBody;
 
 /// The longest head, and the largest piece a body is read in.
@@ -30,8 +31,8 @@ const ACCEPT_BACK_OFF: Duration = Duration::from_millis(50);
 
 /// Answers requests.
 pub trait Service: Send + Sync + 'static {
-    /// Answers one request. Dropped when the client leaves.
-    fn answer(&self, request: Request<Incoming>) -> impl Future<Output = Response<RelayBody>> + Send;
+    /// Answers one request, whose head is `ambiguous` when it says the body's length twice. Dropped when the client leaves.
+    fn answer(&self, request: Request<Incoming>, ambiguous: bool) -> impl Future<Output = Response<RelayBody>> + Send;
 }
 
 /// Accepts connections until `stop`, then waits for the answers in flight, at most `grace`, and cuts off the rest.
@@ -51,11 +52,16 @@ pub async fn serve<S: Service>(listener: TcpListener, service: Arc<S>, stop: Can
                 let connection = async move {
                     // Answers are streams of small pieces: each must leave at once.
                     let _ = stream.set_nodelay(true);
+                    let (stream, framing) = Watched::new(stream, MAX_HEAD_BYTES);
                     let service = service_fn(move |request| {
-                        let service = Arc::clone(&service);
-                        async move { Ok::<_, Infallible>(service.answer(request).await) }
+                        let (service, framing) = (Arc::clone(&service), Arc::clone(&framing));
+                        async move {
+                            let response = service.answer(request, framing.take_ambiguous()).await;
+                            framing.answered();
+                            Ok::<_, Infallible>(response)
+                        }
                     });
-                    let connection = builder.serve_connection(TokioIo::<TcpStream>::new(stream), service).into_owned();
+                    let connection = builder.serve_connection(TokioIo::new(stream), service).into_owned();
                     // A client that breaks the protocol or leaves is its own affair.
                     let _ = watcher.watch(connection).await;
                 };

@@ -9,6 +9,7 @@ pub mod tenant;
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
+use http::{HeaderMap, HeaderName, HeaderValue};
 use serde_json::{Value, json};
 use spillway_core::security::key::AccessKeyToken;
 use spillway_e2e::upstream::FakeUpstreams;
@@ -107,9 +108,15 @@ pub fn client() -> &'static reqwest::Client {
     });
     thread_local! {
         // A connection belongs to the runtime of the test that made it, and each test has a runtime of its own.
-        static OWN: &'static reqwest::Client = Box::leak(Box::new(reqwest::Client::builder().no_proxy().build().unwrap()));
+        static OWN: &'static reqwest::Client = Box::leak(Box::new(client_builder().build().unwrap()));
     }
     OWN.with(|client| *client)
+}
+
+/// A client that says what every SDK says.
+pub fn client_builder() -> reqwest::ClientBuilder {
+    let headers = HeaderMap::from_iter([(HeaderName::from_static("anthropic-version"), HeaderValue::from_static("2023-06-01"))]);
+    reqwest::Client::builder().no_proxy().default_headers(headers)
 }
 
 /// A messages request.

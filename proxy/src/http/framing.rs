@@ -1,0 +1,200 @@
+//! Refuses HTTP/1.1 requests that say their length twice. A body framed by both Content-Length and Transfer-Encoding is how
+//! requests are smuggled past proxies that read one of them; hyper drops the former before anybody can see it. So heads are
+//! looked at on their way from the socket.
+
+use std::io::{self, IoSlice};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll};
+
+use memchr::memmem;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+const HEAD_END: &[u8] = b"\r\n\r\n";
+/// What every HTTP/2 connection begins with. HTTP/2 has frames, and nothing to confuse.
+const HTTP2_PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\n";
+
+/// What a connection's reader tells its service.
+#[derive(Debug, Default)]
+pub(super) struct Framing {
+    /// The next bytes to arrive begin a head.
+    at_head: AtomicBool,
+    ambiguous: AtomicBool,
+}
+
+impl Framing {
+    /// Whether the head that was just read frames its body twice.
+    pub(super) fn take_ambiguous(&self) -> bool {
+        self.ambiguous.swap(false, Ordering::Relaxed)
+    }
+
+    /// The request is answered: what comes next is another's head. One that was sent before its predecessor was answered is
+    /// not looked at, and read by hyper's rule: Transfer-Encoding counts, and the connection ends with it.
+    pub(super) fn answered(&self) {
+        self.at_head.store(true, Ordering::Relaxed);
+    }
+}
+
+/// A connection whose heads are looked at. Copies only heads that arrive in pieces.
+pub(super) struct Watched<S> {
+    stream: S,
+    framing: Arc<Framing>,
+    /// What arrived of a head so far.
+    pieces: Vec<u8>,
+    longest_head: usize,
+}
+
+impl<S> Watched<S> {
+    /// Watches `stream`; heads beyond `longest_head` bytes are somebody else's to refuse.
+    pub(super) fn new(stream: S, longest_head: usize) -> (Self, Arc<Framing>) {
+        let framing = Arc::new(Framing { at_head: AtomicBool::new(true), ambiguous: AtomicBool::new(false) });
+        (Self { stream, framing: Arc::clone(&framing), pieces: Vec::new(), longest_head }, framing)
+    }
+
+    fn look_at(&mut self, arrived: &[u8]) {
+        if self.pieces.is_empty() {
+            match memmem::find(arrived, HEAD_END) {
+                Some(end) => self.judge(&arrived[..end + HEAD_END.len()]),
+                None => self.pieces.extend_from_slice(arrived),
+            }
+        } else {
+            let seen = self.pieces.len().saturating_sub(HEAD_END.len() - 1);
+            self.pieces.extend_from_slice(arrived);
+            if let Some(end) = memmem::find(&self.pieces[seen..], HEAD_END) {
+                let mut head = std::mem::take(&mut self.pieces);
+                head.truncate(seen + end + HEAD_END.len());
+                self.judge(&head);
+            }
+        }
+        if self.pieces.len() > self.longest_head {
+            self.pieces = Vec::new();
+            self.framing.at_head.store(false, Ordering::Relaxed);
+        }
+    }
+
+    fn judge(&mut self, head: &[u8]) {
+        self.framing.at_head.store(false, Ordering::Relaxed);
+        self.framing.ambiguous.store(is_ambiguous(head), Ordering::Relaxed);
+    }
+}
+
+/// Whether a head has both headers.
+fn is_ambiguous(head: &[u8]) -> bool {
+    if head == HTTP2_PREFACE {
+        return false;
+    }
+    let (mut length, mut encoding) = (false, false);
+    for line in head.split(|byte| *byte == b'\n').skip(1) {
+        let name = line.split(|byte| *byte == b':').next().unwrap_or_default();
+        length |= name.eq_ignore_ascii_case(b"content-length");
+        encoding |= name.eq_ignore_ascii_case(b"transfer-encoding");
+    }
+    length && encoding
+}
+
+impl<S: AsyncRead + Unpin> AsyncRead for Watched<S> {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let before = buf.filled().len();
+        let polled = Pin::new(&mut self.stream).poll_read(cx, buf);
+        if self.framing.at_head.load(Ordering::Relaxed) && buf.filled().len() > before {
+            self.look_at(&buf.filled()[before..]);
+        }
+        polled
+    }
+}
+
+impl<S: AsyncWrite + Unpin> AsyncWrite for Watched<S> {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(cx, buf)
+    }
+
+    fn poll_write_vectored(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bufs: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write_vectored(cx, bufs)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use tokio::io::AsyncReadExt as _;
+
+    use super::*;
+
+    /// What is found when `sent` arrives in pieces of `size` bytes.
+    async fn found(sent: &[u8], size: usize) -> bool {
+        let pieces = sent.chunks(size).fold(Pieces::default(), |reader, piece| reader.then(piece));
+        let (mut watched, framing) = Watched::new(pieces, 1024);
+        let mut all = Vec::new();
+        watched.read_to_end(&mut all).await.unwrap();
+        assert_eq!(all, sent);
+        framing.take_ambiguous()
+    }
+
+    /// A reader that gives one piece at each read.
+    #[derive(Default)]
+    struct Pieces(std::collections::VecDeque<Vec<u8>>);
+
+    impl Pieces {
+        fn then(mut self, piece: &[u8]) -> Self {
+            self.0.push_back(piece.to_vec());
+            self
+        }
+    }
+
+    impl AsyncRead for Pieces {
+        fn poll_read(mut self: Pin<&mut Self>, _: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+            if let Some(mut piece) = self.0.pop_front() {
+                let rest = piece.split_off(piece.len().min(buf.remaining()));
+                buf.put_slice(&piece);
+                if !rest.is_empty() {
+                    self.0.push_front(rest);
+                }
+            }
+            Poll::Ready(Ok(()))
+        }
+    }
+
+    const BOTH: &[u8] = b"POST / HTTP/1.1\r\nhost: x\r\nContent-Length: 5\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n";
+    const ONE: &[u8] = b"POST / HTTP/1.1\r\nhost: x\r\nContent-Length: 99\r\n\r\ntransfer-encoding: chunked\r\n\r\n";
+
+    proptest! {
+        #[test]
+        fn both_are_found_however_the_head_arrives(size in 1usize..120) {
+            let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+            prop_assert!(runtime.block_on(found(BOTH, size)));
+            prop_assert!(!runtime.block_on(found(ONE, size)));
+        }
+    }
+
+    #[tokio::test]
+    async fn each_head_of_a_connection_is_looked_at() {
+        let (mut watched, framing) = Watched::new(Pieces::default().then(ONE).then(BOTH), 1024);
+        let mut buffer = [0; 512];
+        let _ = watched.read(&mut buffer).await.unwrap();
+        assert!(!framing.take_ambiguous());
+        framing.answered();
+        let _ = watched.read(&mut buffer).await.unwrap();
+        assert!(framing.take_ambiguous());
+    }
+
+    #[tokio::test]
+    async fn an_endless_head_is_not_collected() {
+        let (mut watched, _) = Watched::new(Pieces::default().then(&[b'x'; 4096]), 1024);
+        let mut all = Vec::new();
+        watched.read_to_end(&mut all).await.unwrap();
+        assert!(watched.pieces.is_empty());
+    }
+}
