@@ -60,9 +60,12 @@ python_tool() {
   export PATH=$venv/bin:$PATH
 }
 
-# --test arguments for the test programs in these folders. Cargo is always given the whole workspace: a part of it
-# would be compiled with other features, and compiled again.
-tests_in() { find "$@" -maxdepth 1 -name '*.rs' -printf '--test=%f\n' 2>/dev/null | sed 's/\.rs$//'; }
+# --test arguments for the test programs in these folders: NAME.rs or NAME/main.rs. Cargo is always given the whole
+# workspace: a part of it would be compiled with other features, and compiled again.
+tests_in() {
+  find "$@" -mindepth 1 -maxdepth 2 \( -name main.rs -printf '--test=%h\n' -o -path '*/tests/*.rs' ! -path '*/tests/*/*' -printf '--test=%f\n' \) 2>/dev/null |
+    sed -E 's|=.*/|=|; s|\.rs$||' || true
+}
 
 cargo_test() { cargo test --locked --workspace --no-fail-fast "$@"; }
 

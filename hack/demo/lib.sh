@@ -35,6 +35,7 @@ reach() {
   local namespace=$1 service=$2 port=$3 log
   if own_cluster; then
     base=http://$(kubectl get service -n "$namespace" "$service" -o jsonpath='{.spec.clusterIP}'):$port
+    base=${base%:80}
     return
   fi
   log=$(mktemp)
