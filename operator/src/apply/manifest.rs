@@ -331,7 +331,7 @@ mod tests {
 
     #[test]
     fn every_document_is_judged() {
-        let broken = USER.replace("email: a@example.com", "email: a");
+        let broken = USER.replace("email: a@example.com", "email: alice");
         let message = refused(&format!("{broken}---\n{USER}---\n{USER}"));
         assert!(
             message.contains(

@@ -116,6 +116,11 @@ impl<K: Reconciled> Driver<K> {
     }
 
     async fn pass(&self, resource: &Arc<K>) -> Result<Action, DriveError> {
+        // The watches are cluster-wide. What is elsewhere may be another operator's, its deletion too.
+        let namespace = resource.namespace().unwrap_or_default();
+        if !self.context.settings.watch.includes(&namespace) {
+            return Ok(Action::await_change());
+        }
         let is_deleted = resource.meta().deletion_timestamp.is_some();
         if is_deleted && !resource.finalizers().iter().any(|name| name == FINALIZER) {
             return Ok(Action::await_change());

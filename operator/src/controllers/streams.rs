@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use futures::future::join_all;
-use futures::{FutureExt, Stream, StreamExt, TryStreamExt};
+use futures::{FutureExt, Stream, StreamExt};
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::{Namespace, Secret, Service, ServiceAccount};
 use kube::core::{NamespaceResourceScope, PartialObjectMeta};
@@ -190,23 +190,15 @@ where
     K: Reconciled,
 {
     let (store, writer) = reflector::store();
-    let watch = context.settings.watch.clone();
     let own = all::<K>(&context.client)
         .reflect(writer)
         .applied_objects()
-        .try_filter(move |resource| std::future::ready(is_looked_after(&watch, resource)))
         .predicate_filter(own_change::<K>, PredicateConfig::default());
     let config = controller::Config::default().concurrency(CONCURRENCY);
     (
         Controller::for_stream(own, store.clone()).with_config(config),
         store,
     )
-}
-
-/// A resource elsewhere is let alone, but for one that could not go without its finalizer being removed.
-fn is_looked_after<K: Resource>(watch: &WatchScope, resource: &K) -> bool {
-    watch.includes(resource.meta().namespace.as_deref().unwrap_or_default())
-        || resource.meta().deletion_timestamp.is_some()
 }
 
 async fn drive<K>(context: Arc<Context>, controller: Controller<K>, shutdown: CancellationToken)
