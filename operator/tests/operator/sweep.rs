@@ -10,7 +10,7 @@ use serde_json::json;
 use spillway_core::repository::leadership::{self, Fence};
 use spillway_core::repository::users::{self, UserRow};
 use spillway_core::repository::{Origin, PgPool};
-use spillway_crds::ProxyUser;
+use spillway_crds::{ProxyPool, ProxyUser};
 use spillway_operator::database::Session;
 use spillway_operator::master_secrets::MasterSecrets;
 use spillway_operator::settings::{GivenSecrets, WatchScope};
@@ -176,6 +176,16 @@ async fn a_deletion_while_postgres_is_away_takes_effect_on_its_return() {
     let operator = OperatorProcess::run(&world, url.as_str(), &[], &[]);
     operator.ready_leader().await;
     let cluster_id = world.cluster_id().await;
+    let manifest = json!({
+        "apiVersion": "spillway.dev/v1alpha1", "kind": "ProxyPool",
+        "metadata": { "name": "default" }, "spec": {},
+    });
+    let default_pool: ProxyPool = serde_json::from_value(manifest).unwrap();
+    world
+        .api()
+        .create(&PostParams::default(), &default_pool)
+        .await
+        .unwrap();
     let uid = user(&world.client, &world.namespace, "alice").await;
     eventually("the user has a row", async || {
         let rows = living(&pool, &cluster_id).await;
