@@ -17,6 +17,7 @@ use http::{HeaderMap, StatusCode};
 use spillway_core::domain::usage::Provider;
 
 pub use error_body::ErrorBody;
+pub(crate) use error_body::answer_headers;
 pub use http_client::{HttpClients, HttpSettings, TlsSetupError};
 
 use crate::call::Call;

@@ -5,10 +5,11 @@ use http::header::{CACHE_CONTROL, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE
 use http::{HeaderMap, HeaderValue, StatusCode};
 use serde::Deserialize;
 use spillway_core::domain::usage::Provider;
+use uuid::Uuid;
 
 use super::class::{Failure, status_of};
-use crate::adapter::ErrorBody;
 use crate::adapter::bedrock_invoke::is_in_anthropics_words;
+use crate::adapter::{ErrorBody, answer_headers};
 use crate::stream::StreamFailure;
 
 /// An error as the client would get it.
@@ -33,22 +34,21 @@ struct Message {
 }
 
 impl Answer {
-    /// An error of the proxy's own, on an upstream's behalf.
+    /// An error of the proxy's own, on an upstream's behalf, to the call of this id.
     pub(super) fn own(
         provider: Provider,
         failure: Failure,
         status: StatusCode,
         error: &ErrorBody,
+        call: Uuid,
     ) -> Self {
-        let headers = [(CONTENT_TYPE, HeaderValue::from_static("application/json"))]
-            .into_iter()
-            .collect();
+        let headers = answer_headers(call, HeaderValue::from_static("application/json"));
         Self {
             provider,
             failure,
             status,
             headers,
-            body: error.to_bytes(),
+            body: error.to_answer(call),
         }
     }
 
@@ -119,6 +119,7 @@ mod tests {
             failure,
             StatusCode::BAD_REQUEST,
             &ErrorBody::new("any", message),
+            Uuid::nil(),
         )
     }
 

@@ -169,7 +169,7 @@ impl Failing {
         why: &str,
     ) -> Answer {
         self.fail(failure, &HeaderMap::new(), why);
-        Answer::own(self.provider, failure, status, error)
+        Answer::own(self.provider, failure, status, error, self.request_id)
     }
 
     fn unanswered(&mut self, error: &AdapterError) -> Answer {
@@ -223,7 +223,13 @@ impl Failing {
         let Ok(Ok(body)) = timeout_at(deadline, collect(reply.body)).await else {
             let failure = class::of_status(status.as_u16(), "");
             self.fail(failure, &headers, "the error's body broke off");
-            return Answer::own(self.provider, failure, status, &broke_off());
+            return Answer::own(
+                self.provider,
+                failure,
+                status,
+                &broke_off(),
+                self.request_id,
+            );
         };
         let failure = class::of_status(status.as_u16(), &message_of(&body));
         self.fail(failure, &headers, status.as_str());

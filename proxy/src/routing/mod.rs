@@ -18,6 +18,7 @@ use std::time::{Duration, Instant};
 
 use http::{Response, StatusCode};
 use spillway_core::domain::usage::{FallbackReason, Provider};
+use uuid::Uuid;
 
 use self::answer::Answer;
 use self::attempt::{GivenUp, Patience};
@@ -79,7 +80,7 @@ impl Router {
         let served = match (call.admission.caller.plan.as_ref(), bedrock_target(&call)) {
             (None, None) => Err(GivenUp {
                 ledger,
-                answer: no_upstream(),
+                answer: no_upstream(call.admission.request_id),
             }),
             (None, Some(target)) => {
                 self.fall_back(
@@ -198,7 +199,7 @@ impl Router {
     }
 }
 
-fn no_upstream() -> Answer {
+fn no_upstream(call: Uuid) -> Answer {
     let error = ErrorBody::new(
         "api_error",
         "no upstream is configured for this key: its pool has neither a Plan key nor a Bedrock model",
@@ -208,5 +209,6 @@ fn no_upstream() -> Answer {
         Failure::Account,
         StatusCode::SERVICE_UNAVAILABLE,
         &error,
+        call,
     )
 }

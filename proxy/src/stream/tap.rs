@@ -243,7 +243,9 @@ mod tests {
         let fold = |json: &str| serde_json::from_str::<UsageFold>(json).unwrap();
         let mut tap = UsageTap::default();
         tap.on_message(br#"{"usage":{"input_tokens":13,"output_tokens":8}}"#);
-        tap.report(&fold(r#"{"input_tokens":5,"output_tokens":4,"cache_read_input_tokens":2}"#));
+        tap.report(&fold(
+            r#"{"input_tokens":5,"output_tokens":4,"cache_read_input_tokens":2}"#,
+        ));
         let tokens = tap.reported();
         assert_eq!((tokens.input, tokens.output, tokens.cache_read), (13, 8, 2));
     }

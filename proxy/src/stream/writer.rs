@@ -20,7 +20,7 @@ pub fn write_event(out: &mut BytesMut, name: &str, data: &[u8]) {
 /// The `error` event that ends a stream which cannot go on.
 pub fn error_event(error: &ErrorBody) -> Bytes {
     let mut out = BytesMut::new();
-    write_event(&mut out, "error", &error.to_bytes());
+    write_event(&mut out, "error", &error.to_event_data());
     out.freeze()
 }
 

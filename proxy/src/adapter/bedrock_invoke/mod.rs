@@ -15,8 +15,8 @@ use aws_sdk_bedrockruntime::types::error::ResponseStreamError;
 use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
 use aws_smithy_types::Blob;
 use bytes::Bytes;
-use http::header::{CACHE_CONTROL, CONTENT_TYPE};
-use http::{HeaderMap, HeaderValue, StatusCode};
+use http::header::{CACHE_CONTROL, RETRY_AFTER};
+use http::{HeaderValue, StatusCode};
 use spillway_core::domain::usage::Provider;
 use url::Url;
 use uuid::Uuid;
@@ -25,7 +25,7 @@ use self::clients::BedrockClients;
 pub use self::errors::is_in_anthropics_words;
 use self::request::TranslateError;
 use super::{
-    Adapter, AdapterError, BrokenReply, Chunk, ChunkStream, ErrorBody, HttpClients, Reply,
+    Adapter, AdapterError, BrokenReply, Chunk, ChunkStream, HttpClients, Reply, answer_headers,
 };
 use crate::call::{BedrockCredential, Call};
 
@@ -86,6 +86,7 @@ impl Adapter for BedrockInvokeAdapter {
                 .content_type("application/json");
             match sent.body(Blob::new(body)).send().await {
                 Ok(output) => Ok(success(
+                    request_id,
                     output.request_id().map(str::to_owned),
                     EVENT_STREAM,
                     events(output.body, request_id),
@@ -102,6 +103,7 @@ impl Adapter for BedrockInvokeAdapter {
                 Ok(output) => {
                     let upstream_id = output.request_id().map(str::to_owned);
                     Ok(success(
+                        request_id,
                         upstream_id,
                         JSON,
                         whole(output.body.into_inner().into()),
@@ -113,8 +115,13 @@ impl Adapter for BedrockInvokeAdapter {
     }
 }
 
-fn success(request_id: Option<String>, content_type: HeaderValue, body: ChunkStream) -> Reply {
-    let mut headers = headers(request_id.as_deref(), content_type);
+fn success(
+    call: Uuid,
+    request_id: Option<String>,
+    content_type: HeaderValue,
+    body: ChunkStream,
+) -> Reply {
+    let mut headers = answer_headers(call, content_type);
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-cache"));
     Reply {
         status: StatusCode::OK,
@@ -122,15 +129,6 @@ fn success(request_id: Option<String>, content_type: HeaderValue, body: ChunkStr
         request_id,
         body,
     }
-}
-
-fn headers(request_id: Option<&str>, content_type: HeaderValue) -> HeaderMap {
-    let mut headers = HeaderMap::with_capacity(4);
-    headers.insert(CONTENT_TYPE, content_type);
-    if let Some(id) = request_id.and_then(|id| HeaderValue::from_str(id).ok()) {
-        headers.insert("request-id", id);
-    }
-    headers
 }
 
 fn whole(body: Bytes) -> ChunkStream {
@@ -220,7 +218,16 @@ where
                 "bedrock refused a call"
             );
             let (status, body) = errors::to_anthropic(status, meta.code(), meta.message());
-            Ok(refusal(status, &body, meta.request_id(), retry_after))
+            let mut headers = answer_headers(request_id, JSON);
+            if let Some(value) = retry_after {
+                headers.insert(RETRY_AFTER, value);
+            }
+            Ok(Reply {
+                status,
+                headers,
+                request_id: meta.request_id().map(str::to_owned),
+                body: whole(body.to_answer(request_id)),
+            })
         }
         SdkError::DispatchFailure(ref failed) if failed.is_io() => {
             Err(AdapterError::Connect(text_of(error)))
@@ -235,22 +242,4 @@ where
 /// An SDK error's chain as text: the error itself holds a response that cannot be shared between threads.
 fn text_of(error: impl std::error::Error) -> Box<dyn std::error::Error + Send + Sync> {
     DisplayErrorContext(error).to_string().into()
-}
-
-fn refusal(
-    status: StatusCode,
-    body: &ErrorBody,
-    request_id: Option<&str>,
-    retry_after: Option<HeaderValue>,
-) -> Reply {
-    let mut headers = headers(request_id, JSON);
-    if let Some(value) = retry_after {
-        headers.insert(http::header::RETRY_AFTER, value);
-    }
-    Reply {
-        status,
-        headers,
-        request_id: request_id.map(str::to_owned),
-        body: whole(body.to_bytes()),
-    }
 }
