@@ -104,45 +104,70 @@ impl Config {
     /// # Errors
     /// One error that names every wrong variable.
     pub fn from_lookup(lookup: impl Fn(&str) -> Option<String>) -> Result<Self, ConfigError> {
-        let bedrock_endpoint = AWS_ENDPOINTS.iter().find_map(|name| lookup(name)).and_then(|url| Url::parse(&url).ok());
+        let bedrock_endpoint = AWS_ENDPOINTS
+            .iter()
+            .find_map(|name| lookup(name))
+            .and_then(|url| Url::parse(&url).ok());
         let mut named: Vec<Url> = bedrock_endpoint.clone().into_iter().collect();
         let mut vars = Vars::new(lookup);
         let database_url = database_url(&mut vars, "DATABASE_URL");
         if database_url.is_none() {
-            vars.problem("DATABASE_URL", "is not set: write postgres://user:password@host:5432/database");
+            vars.problem(
+                "DATABASE_URL",
+                "is not set: write postgres://user:password@host:5432/database",
+            );
         }
-        let listen_url = self::database_url(&mut vars, "DATABASE_LISTEN_URL").or_else(|| database_url.clone());
+        let listen_url =
+            self::database_url(&mut vars, "DATABASE_LISTEN_URL").or_else(|| database_url.clone());
         let hasher = hasher(&mut vars);
         let encryption = encryption(&mut vars);
         let defaults = defaults(&mut vars);
-        let mut allowed_upstreams: AllowedUpstreams = vars.parsed("ALLOWED_UPSTREAMS", AllowedUpstreams::default());
+        let mut allowed_upstreams: AllowedUpstreams =
+            vars.parsed("ALLOWED_UPSTREAMS", AllowedUpstreams::default());
         if vars.text("PLAN_API_URL").is_some() {
             named.push(defaults.plan_api_url.clone());
         }
         for url in &named {
             allowed_upstreams = allowed_upstreams.with_origin_of(url);
         }
-        let key_ttl = vars.seconds("ACCESS_KEY_CACHE_TTL").unwrap_or(Duration::from_mins(5));
-        let credential_ttl = vars.seconds("BEDROCK_KEY_CACHE_TTL").unwrap_or(Duration::from_mins(5));
-        let connect_timeout = vars.seconds("PLAN_CONNECT_TIMEOUT").unwrap_or(Duration::from_secs(5));
+        let key_ttl = vars
+            .seconds("ACCESS_KEY_CACHE_TTL")
+            .unwrap_or(Duration::from_mins(5));
+        let credential_ttl = vars
+            .seconds("BEDROCK_KEY_CACHE_TTL")
+            .unwrap_or(Duration::from_mins(5));
+        let connect_timeout = vars
+            .seconds("PLAN_CONNECT_TIMEOUT")
+            .unwrap_or(Duration::from_secs(5));
         let timeouts = timeouts(&mut vars);
         let listen_addr = vars.parsed("LISTEN_ADDR", any_address(8080));
         let admin_addr = vars.parsed("ADMIN_ADDR", any_address(9090));
         if listen_addr == admin_addr && listen_addr.port() != 0 {
-            vars.problem("ADMIN_ADDR", "is the same as PROXY_LISTEN_ADDR: metrics must not be where clients are");
+            vars.problem(
+                "ADMIN_ADDR",
+                "is the same as PROXY_LISTEN_ADDR: metrics must not be where clients are",
+            );
         }
         let spool_max_records = number(&mut vars, "SPOOL_MAX_RECORDS", 1, 500_000);
         let body_budget_mb = number(&mut vars, "BODY_BUDGET_MB", MIN_BODY_BUDGET_MB, 256);
-        let text = |name: &str, otherwise: &str| vars.text(name).unwrap_or_else(|| otherwise.to_owned());
-        let pool =
-            PoolName { cluster_id: text("CLUSTER_ID", "local"), namespace: text("NAMESPACE", "default"), name: text("POOL", "default") };
+        let text =
+            |name: &str, otherwise: &str| vars.text(name).unwrap_or_else(|| otherwise.to_owned());
+        let pool = PoolName {
+            cluster_id: text("CLUSTER_ID", "local"),
+            namespace: text("NAMESPACE", "default"),
+            name: text("POOL", "default"),
+        };
         let spool_dir = PathBuf::from(text("SPOOL_DIR", "/var/lib/spillway/spool"));
         let drain_delay = Duration::from_secs(number(&mut vars, "DRAIN_DELAY", 0, 2));
-        let shutdown_grace = vars.seconds("SHUTDOWN_GRACE").unwrap_or(Duration::from_mins(10));
+        let shutdown_grace = vars
+            .seconds("SHUTDOWN_GRACE")
+            .unwrap_or(Duration::from_mins(10));
         let origin_verify = vars.secret("ORIGIN_VERIFY_SECRET");
         let log_level = log_level(&mut vars);
         vars.finish(())?;
-        let (Some(database_url), Some(listen_url), Some(hasher)) = (database_url, listen_url, hasher) else {
+        let (Some(database_url), Some(listen_url), Some(hasher)) =
+            (database_url, listen_url, hasher)
+        else {
             unreachable!("what is absent was named as a problem");
         };
         Ok(Self {
@@ -161,7 +186,9 @@ impl Config {
             reload_interval: key_ttl.min(credential_ttl),
             spool_dir,
             spool_max_records,
-            body_budget: usize::try_from(body_budget_mb).unwrap_or(usize::MAX).saturating_mul(1024 * 1024),
+            body_budget: usize::try_from(body_budget_mb)
+                .unwrap_or(usize::MAX)
+                .saturating_mul(1024 * 1024),
             origin_verify,
             drain_delay,
             shutdown_grace,
@@ -174,15 +201,22 @@ fn any_address(port: u16) -> SocketAddr {
     (Ipv4Addr::UNSPECIFIED, port).into()
 }
 
-fn database_url<F: Fn(&str) -> Option<String>>(vars: &mut Vars<F>, name: &str) -> Option<DatabaseUrl> {
+fn database_url<F: Fn(&str) -> Option<String>>(
+    vars: &mut Vars<F>,
+    name: &str,
+) -> Option<DatabaseUrl> {
     let url = vars.secret(name)?;
-    DatabaseUrl::parse(&url).map_err(|error| vars.problem(name, error.to_string())).ok()
+    DatabaseUrl::parse(&url)
+        .map_err(|error| vars.problem(name, error.to_string()))
+        .ok()
 }
 
 fn hasher<F: Fn(&str) -> Option<String>>(vars: &mut Vars<F>) -> Option<KeyHasher> {
     let name = "KEY_HASHER_SECRET";
     let secret = vars.required_secret(name, "give the secret that the operator hashes keys with");
-    KeyHasher::from_config(&secret).map_err(|error| vars.problem(name, error.to_string())).ok()
+    KeyHasher::from_config(&secret)
+        .map_err(|error| vars.problem(name, error.to_string()))
+        .ok()
 }
 
 fn encryption<F: Fn(&str) -> Option<String>>(vars: &mut Vars<F>) -> Encryption {
@@ -204,13 +238,19 @@ fn defaults<F: Fn(&str) -> Option<String>>(vars: &mut Vars<F>) -> PoolDefaults {
     let plan_api_url = match vars.optional::<Url>("PLAN_API_URL") {
         Some(url) if matches!(url.scheme(), "http" | "https") => Some(url),
         Some(_) => {
-            vars.problem("PLAN_API_URL", "is not an http(s) URL: write https://api.anthropic.com");
+            vars.problem(
+                "PLAN_API_URL",
+                "is not an http(s) URL: write https://api.anthropic.com",
+            );
             None
         }
         None => None,
     };
     let plan_api_key = vars.secret("PLAN_API_KEY").and_then(|key| {
-        PlanSecret::parse(key.expose_secret()).map(|key| key.0).map_err(|error| vars.problem("PLAN_API_KEY", error.to_string())).ok()
+        PlanSecret::parse(key.expose_secret())
+            .map(|key| key.0)
+            .map_err(|error| vars.problem("PLAN_API_KEY", error.to_string()))
+            .ok()
     });
     PoolDefaults {
         plan_api_url: plan_api_url.unwrap_or_else(default_plan_api_url),
@@ -218,10 +258,15 @@ fn defaults<F: Fn(&str) -> Option<String>>(vars: &mut Vars<F>) -> PoolDefaults {
         bedrock_region: vars.text("BEDROCK_REGION"),
         bedrock_default_model: vars.text("BEDROCK_DEFAULT_MODEL"),
         circuit: CircuitSettings {
-            failure_threshold: u32::try_from(number(vars, "CIRCUIT_FAILURE_THRESHOLD", 1, 3)).unwrap_or(u32::MAX),
+            failure_threshold: u32::try_from(number(vars, "CIRCUIT_FAILURE_THRESHOLD", 1, 3))
+                .unwrap_or(u32::MAX),
             failure_rate: 50,
-            failure_window: vars.seconds("CIRCUIT_FAILURE_WINDOW").unwrap_or(Duration::from_mins(1)),
-            reset_timeout: vars.seconds("CIRCUIT_RESET_TIMEOUT").unwrap_or(Duration::from_mins(30)),
+            failure_window: vars
+                .seconds("CIRCUIT_FAILURE_WINDOW")
+                .unwrap_or(Duration::from_mins(1)),
+            reset_timeout: vars
+                .seconds("CIRCUIT_RESET_TIMEOUT")
+                .unwrap_or(Duration::from_mins(30)),
         },
     }
 }
@@ -233,18 +278,32 @@ fn default_plan_api_url() -> Url {
 fn timeouts<F: Fn(&str) -> Option<String>>(vars: &mut Vars<F>) -> Timeouts {
     let idle = vars.seconds("STREAM_IDLE_TIMEOUT");
     Timeouts {
-        plan_first_byte: vars.seconds("PLAN_FIRST_BYTE_TIMEOUT").unwrap_or(Duration::from_mins(1)),
-        plan_request: vars.seconds("PLAN_REQUEST_TIMEOUT").unwrap_or(Duration::from_mins(10)),
+        plan_first_byte: vars
+            .seconds("PLAN_FIRST_BYTE_TIMEOUT")
+            .unwrap_or(Duration::from_mins(1)),
+        plan_request: vars
+            .seconds("PLAN_REQUEST_TIMEOUT")
+            .unwrap_or(Duration::from_mins(10)),
         plan_idle: idle.unwrap_or(Duration::from_mins(2)),
         bedrock_idle: idle.unwrap_or(Duration::from_mins(5)),
-        hold_back: vars.seconds("PLAN_HOLD_BACK").unwrap_or(Duration::from_secs(10)),
+        hold_back: vars
+            .seconds("PLAN_HOLD_BACK")
+            .unwrap_or(Duration::from_secs(10)),
     }
 }
 
-fn number<F: Fn(&str) -> Option<String>>(vars: &mut Vars<F>, name: &str, least: u64, otherwise: u64) -> u64 {
+fn number<F: Fn(&str) -> Option<String>>(
+    vars: &mut Vars<F>,
+    name: &str,
+    least: u64,
+    otherwise: u64,
+) -> u64 {
     let number = vars.parsed(name, otherwise);
     if number < least {
-        vars.problem(name, format!("`{number}` is too small: give at least {least}"));
+        vars.problem(
+            name,
+            format!("`{number}` is too small: give at least {least}"),
+        );
     }
     number
 }
@@ -262,76 +321,4 @@ fn log_level<F: Fn(&str) -> Option<String>>(vars: &mut Vars<F>) -> String {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    const REQUIRED: [(&str, &str); 3] = [
-        ("PROXY_DATABASE_URL", "postgres://proxy:pw@db/spillway"),
-        ("PROXY_KEY_HASHER_SECRET", "a-hasher-secret-of-some-length"),
-        ("PROXY_LOCAL_ENCRYPTION_KEY", "0123456789abcdef0123456789abcdef"),
-    ];
-
-    fn config(extra: &[(&str, &str)]) -> Result<Config, ConfigError> {
-        Config::from_lookup(|name| {
-            extra.iter().chain(&REQUIRED).find(|(variable, _)| *variable == name).map(|(_, value)| (*value).to_owned())
-        })
-    }
-
-    #[test]
-    fn what_is_built_in_holds_where_the_environment_is_silent() {
-        let config = config(&[]).unwrap();
-        assert_eq!((config.listen_addr.to_string().as_str(), config.admin_addr.port()), ("0.0.0.0:8080", 9090));
-        assert_eq!(config.pool, PoolName { cluster_id: "local".into(), namespace: "default".into(), name: "default".into() });
-        assert_eq!(config.defaults.plan_api_url.as_str(), "https://api.anthropic.com/");
-        assert_eq!(config.defaults.circuit.reset_timeout, Duration::from_mins(30));
-        assert_eq!((config.timeouts.plan_idle, config.timeouts.bedrock_idle), (Duration::from_mins(2), Duration::from_mins(5)));
-        assert_eq!(config.allowed_upstreams, AllowedUpstreams::default());
-    }
-
-    #[test]
-    fn the_environment_wins_over_what_is_built_in() {
-        let config = config(&[
-            ("PROXY_LISTEN_ADDR", "127.0.0.1:1"),
-            ("PROXY_PLAN_API_URL", "http://127.0.0.1:9000"),
-            ("PROXY_CIRCUIT_FAILURE_THRESHOLD", "7"),
-            ("PROXY_STREAM_IDLE_TIMEOUT", "9"),
-            ("PROXY_ACCESS_KEY_CACHE_TTL", "60"),
-            ("PROXY_DRAIN_DELAY", "0"),
-            ("AWS_ENDPOINT_URL_BEDROCK_RUNTIME", "http://127.0.0.1:9001"),
-        ])
-        .unwrap();
-        assert_eq!(config.listen_addr.port(), 1);
-        assert_eq!(config.defaults.circuit.failure_threshold, 7);
-        assert_eq!((config.timeouts.plan_idle, config.timeouts.bedrock_idle), (Duration::from_secs(9), Duration::from_secs(9)));
-        assert_eq!((config.reload_interval, config.drain_delay), (Duration::from_mins(1), Duration::ZERO));
-        for named in ["http://127.0.0.1:9000/v1", "http://127.0.0.1:9001"] {
-            assert!(config.allowed_upstreams.check(&Url::parse(named).unwrap()).is_ok(), "{named}");
-        }
-    }
-
-    #[test]
-    fn one_message_names_every_wrong_variable_and_shows_no_secret() {
-        let wrong = [
-            ("PROXY_DATABASE_URL", "mysql://u:hunter2@h/d"),
-            ("PROXY_KEY_HASHER_SECRET", "hunter2"),
-            ("PROXY_LOCAL_ENCRYPTION_KEY", "hunter2"),
-            ("PROXY_PLAN_API_KEY", "sk-ant-oat01-hunter2"),
-            ("PROXY_PLAN_API_URL", "ftp://h"),
-            ("PROXY_LISTEN_ADDR", "nowhere"),
-            ("PROXY_SPOOL_MAX_RECORDS", "0"),
-            ("PROXY_BODY_BUDGET_MB", "1"),
-            ("PROXY_CIRCUIT_RESET_TIMEOUT", "-1"),
-            ("PROXY_ALLOWED_UPSTREAMS", "https://h/path"),
-            ("PROXY_LOG_LEVEL", "=="),
-        ];
-        let message = config(&wrong).unwrap_err().to_string();
-        for (name, _) in wrong {
-            assert!(message.contains(name), "{name}: {message}");
-        }
-        assert!(!message.contains("hunter2"), "{message}");
-        let absent = Config::from_lookup(|_| None).unwrap_err().to_string();
-        for (name, _) in REQUIRED {
-            assert!(absent.contains(name), "{name}: {absent}");
-        }
-    }
-}
+mod tests;

@@ -112,11 +112,22 @@ pub async fn run(config: Config) -> Result<(), RunError> {
         Arc::new(LocalCircuits::default()),
         config.timeouts,
     ));
-    let health = Health::new(Arc::clone(&directory), Arc::clone(&spool), Arc::clone(&router), Arc::clone(&metrics));
+    let health = Health::new(
+        Arc::clone(&directory),
+        Arc::clone(&spool),
+        Arc::clone(&router),
+        Arc::clone(&metrics),
+    );
     let health = Arc::new(health);
-    let admin = tokio::spawn(axum::serve(private, admin::routes(Arc::clone(&health))).into_future());
+    let admin =
+        tokio::spawn(axum::serve(private, admin::routes(Arc::clone(&health))).into_future());
     let clock = Arc::new(Clock::default());
-    let flusher = Arc::new(Flusher::new(Arc::clone(&spool), database, Arc::clone(&clock), Arc::clone(&metrics)));
+    let flusher = Arc::new(Flusher::new(
+        Arc::clone(&spool),
+        database,
+        Arc::clone(&clock),
+        Arc::clone(&metrics),
+    ));
     let stop_flushing = CancellationToken::new();
     let flushing = tokio::spawn({
         let (flusher, stop) = (Arc::clone(&flusher), stop_flushing.clone());
@@ -132,7 +143,12 @@ pub async fn run(config: Config) -> Result<(), RunError> {
         metrics,
     });
     let stop_accepting = CancellationToken::new();
-    let serving = tokio::spawn(server::serve(public, frontend, stop_accepting.clone(), config.shutdown_grace));
+    let serving = tokio::spawn(server::serve(
+        public,
+        frontend,
+        stop_accepting.clone(),
+        config.shutdown_grace,
+    ));
     tracing::info!(listen = %config.listen_addr, admin = %config.admin_addr, "serving");
 
     let mismatch = tokio::select! {
@@ -151,14 +167,23 @@ pub async fn run(config: Config) -> Result<(), RunError> {
     if flusher.drain(FLUSH_PATIENCE).await {
         tracing::info!("drained");
     } else {
-        tracing::warn!(records = spool.records(), "ended with usage left in the spool");
+        tracing::warn!(
+            records = spool.records(),
+            "ended with usage left in the spool"
+        );
     }
     admin.abort();
     mismatch.map_or(Ok(()), |mismatch| Err(mismatch.into()))
 }
 
 async fn listen(variable: &'static str, address: SocketAddr) -> Result<TcpListener, RunError> {
-    TcpListener::bind(address).await.map_err(|source| RunError::Listen { variable, address, source })
+    TcpListener::bind(address)
+        .await
+        .map_err(|source| RunError::Listen {
+            variable,
+            address,
+            source,
+        })
 }
 
 async fn envelope(encryption: &Encryption) -> Result<Envelope, RunError> {
@@ -167,7 +192,11 @@ async fn envelope(encryption: &Encryption) -> Result<Envelope, RunError> {
         (None, None) => return Err(RunError::Encryption("is not set".to_owned())),
         (Some(key_id), local) => {
             let shared = aws_config::load_defaults(BehaviorVersion::latest()).await;
-            Envelope::kms(aws_sdk_kms::Client::new(&shared), key_id.as_str(), local.as_ref())
+            Envelope::kms(
+                aws_sdk_kms::Client::new(&shared),
+                key_id.as_str(),
+                local.as_ref(),
+            )
         }
     };
     envelope.map_err(|error| RunError::Encryption(error.to_string()))

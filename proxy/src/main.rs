@@ -22,7 +22,10 @@ fn main() -> ExitCode {
         return ExitCode::from(MISCONFIGURED);
     }
     telemetry::install_tls_provider();
-    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+    let runtime = match tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+    {
         Ok(runtime) => runtime,
         Err(error) => {
             eprintln!("the runtime cannot be started: {error}");
@@ -34,7 +37,11 @@ fn main() -> ExitCode {
         Err(error) => {
             tracing::error!(error = %error, "proxy cannot go on");
             eprintln!("{error}");
-            ExitCode::from(if matches!(error, RunError::Mismatch(_)) { MISCONFIGURED } else { FAILED })
+            ExitCode::from(if matches!(error, RunError::Mismatch(_)) {
+                MISCONFIGURED
+            } else {
+                FAILED
+            })
         }
     }
 }

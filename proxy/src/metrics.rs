@@ -2,8 +2,8 @@
 
 use prometheus::process_collector::ProcessCollector;
 use prometheus::{
-    CounterVec, Encoder, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
-    TextEncoder,
+    CounterVec, Encoder, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec,
+    IntGauge, IntGaugeVec, Opts, Registry, TextEncoder,
 };
 use spillway_core::domain::pricing::{PriceSource, price_of};
 
@@ -57,11 +57,15 @@ pub struct Metrics {
 }
 
 /// From half a millisecond (a refusal) to the ten minutes a long answer takes.
-const DURATION_BUCKETS: &[f64] =
-    &[0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0];
+const DURATION_BUCKETS: &[f64] = &[
+    0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0,
+    60.0, 120.0, 300.0, 600.0,
+];
 /// The proxy's own work: tens of microseconds when all is well.
-const OVERHEAD_BUCKETS: &[f64] =
-    &[0.00005, 0.0001, 0.0002, 0.0003, 0.0005, 0.00075, 0.001, 0.002, 0.005, 0.01, 0.025, 0.1, 0.5, 1.0, 5.0];
+const OVERHEAD_BUCKETS: &[f64] = &[
+    0.00005, 0.0001, 0.0002, 0.0003, 0.0005, 0.00075, 0.001, 0.002, 0.005, 0.01, 0.025, 0.1, 0.5,
+    1.0, 5.0,
+];
 
 impl Metrics {
     /// Makes and registers them all.
@@ -73,7 +77,12 @@ impl Metrics {
         registry.register(Box::new(ProcessCollector::for_self()))?;
         let r = &registry;
         Ok(Self {
-            requests: counters(r, "spillway_requests_total", "answered requests", &["route", "code", "provider"])?,
+            requests: counters(
+                r,
+                "spillway_requests_total",
+                "answered requests",
+                &["route", "code", "provider"],
+            )?,
             duration: histograms(
                 r,
                 "spillway_request_duration_seconds",
@@ -91,13 +100,32 @@ impl Metrics {
             overhead: registered(
                 r,
                 Histogram::with_opts(
-                    HistogramOpts::new("spillway_overhead_seconds", "from receipt to the first request sent upstream")
-                        .buckets(OVERHEAD_BUCKETS.to_vec()),
+                    HistogramOpts::new(
+                        "spillway_overhead_seconds",
+                        "from receipt to the first request sent upstream",
+                    )
+                    .buckets(OVERHEAD_BUCKETS.to_vec()),
                 )?,
             )?,
-            tokens: counters(r, "spillway_tokens_total", "tokens by kind", &["kind", "provider"])?,
-            cost: registered(r, CounterVec::new(Opts::new("spillway_cost_usd_total", "cost in US dollars"), &["provider"])?)?,
-            fallbacks: counters(r, "spillway_fallbacks_total", "calls that Bedrock was asked to serve", &["reason"])?,
+            tokens: counters(
+                r,
+                "spillway_tokens_total",
+                "tokens by kind",
+                &["kind", "provider"],
+            )?,
+            cost: registered(
+                r,
+                CounterVec::new(
+                    Opts::new("spillway_cost_usd_total", "cost in US dollars"),
+                    &["provider"],
+                )?,
+            )?,
+            fallbacks: counters(
+                r,
+                "spillway_fallbacks_total",
+                "calls that Bedrock was asked to serve",
+                &["reason"],
+            )?,
             circuit_state: registered(
                 r,
                 IntGaugeVec::new(
@@ -105,22 +133,60 @@ impl Metrics {
                     &["credential", "model"],
                 )?,
             )?,
-            refused: counters(r, "spillway_refused_total", "requests refused before an upstream was asked", &["reason"])?,
+            refused: counters(
+                r,
+                "spillway_refused_total",
+                "requests refused before an upstream was asked",
+                &["reason"],
+            )?,
             spool_records: gauge(r, "spillway_spool_records", "usage records in the spool")?,
-            spool_capacity: gauge(r, "spillway_spool_capacity_records", "usage records that the spool may hold")?,
-            spool_blocked: gauge(r, "spillway_spool_blocked", "1 while the spool takes no new records")?,
-            usage_rows: counter(r, "spillway_usage_rows_total", "usage rows written to Postgres")?,
-            usage_rejects: counter(r, "spillway_usage_rejects_total", "usage rows that Postgres never accepts")?,
-            flush_failures: counter(r, "spillway_flush_failures_total", "usage batches that Postgres did not take")?,
+            spool_capacity: gauge(
+                r,
+                "spillway_spool_capacity_records",
+                "usage records that the spool may hold",
+            )?,
+            spool_blocked: gauge(
+                r,
+                "spillway_spool_blocked",
+                "1 while the spool takes no new records",
+            )?,
+            usage_rows: counter(
+                r,
+                "spillway_usage_rows_total",
+                "usage rows written to Postgres",
+            )?,
+            usage_rejects: counter(
+                r,
+                "spillway_usage_rejects_total",
+                "usage rows that Postgres never accepts",
+            )?,
+            flush_failures: counter(
+                r,
+                "spillway_flush_failures_total",
+                "usage batches that Postgres did not take",
+            )?,
             directory_keys: gauge(r, "spillway_directory_keys", "living keys in memory")?,
-            directory_current: gauge(r, "spillway_directory_current", "1 while the keys in memory are proven current")?,
-            directory_loads: counters(r, "spillway_directory_loads_total", "loads of keys and configuration", &["result"])?,
+            directory_current: gauge(
+                r,
+                "spillway_directory_current",
+                "1 while the keys in memory are proven current",
+            )?,
+            directory_loads: counters(
+                r,
+                "spillway_directory_loads_total",
+                "loads of keys and configuration",
+                &["result"],
+            )?,
             directory_unreadable_credentials: gauge(
                 r,
                 "spillway_directory_unreadable_credentials",
                 "credentials that could not be decrypted",
             )?,
-            body_bytes: gauge(r, "spillway_body_bytes", "bytes of request bodies held in memory")?,
+            body_bytes: gauge(
+                r,
+                "spillway_body_bytes",
+                "bytes of request bodies held in memory",
+            )?,
             registry,
         })
     }
@@ -134,7 +200,9 @@ impl Metrics {
                 Some(model) if price_of(model, None, None).1 == PriceSource::Table => model,
                 Some(_) => "other",
             };
-            self.circuit_state.with_label_values(&[&circuit.credential.to_string(), model]).set(2);
+            self.circuit_state
+                .with_label_values(&[&circuit.credential.to_string(), model])
+                .set(2);
         }
     }
 
@@ -149,7 +217,10 @@ impl Metrics {
     }
 }
 
-fn registered<C: prometheus::core::Collector + Clone + 'static>(registry: &Registry, metric: C) -> Result<C, prometheus::Error> {
+fn registered<C: prometheus::core::Collector + Clone + 'static>(
+    registry: &Registry,
+    metric: C,
+) -> Result<C, prometheus::Error> {
     registry.register(Box::new(metric.clone()))?;
     Ok(metric)
 }
@@ -158,7 +229,12 @@ fn counter(registry: &Registry, name: &str, help: &str) -> Result<IntCounter, pr
     registered(registry, IntCounter::new(name, help)?)
 }
 
-fn counters(registry: &Registry, name: &str, help: &str, labels: &[&str]) -> Result<IntCounterVec, prometheus::Error> {
+fn counters(
+    registry: &Registry,
+    name: &str,
+    help: &str,
+    labels: &[&str],
+) -> Result<IntCounterVec, prometheus::Error> {
     registered(registry, IntCounterVec::new(Opts::new(name, help), labels)?)
 }
 
@@ -173,7 +249,13 @@ fn histograms(
     buckets: &[f64],
     labels: &[&str],
 ) -> Result<HistogramVec, prometheus::Error> {
-    registered(registry, HistogramVec::new(HistogramOpts::new(name, help).buckets(buckets.to_vec()), labels)?)
+    registered(
+        registry,
+        HistogramVec::new(
+            HistogramOpts::new(name, help).buckets(buckets.to_vec()),
+            labels,
+        )?,
+    )
 }
 
 #[cfg(test)]
@@ -183,9 +265,17 @@ mod tests {
     #[test]
     fn names_are_unique_and_rendered() {
         let metrics = Metrics::new().unwrap();
-        metrics.requests.with_label_values(&["messages", "200", "plan"]).inc();
+        metrics
+            .requests
+            .with_label_values(&["messages", "200", "plan"])
+            .inc();
         let text = String::from_utf8(metrics.render().unwrap()).unwrap();
-        assert!(text.contains(r#"spillway_requests_total{code="200",provider="plan",route="messages"} 1"#), "{text}");
+        assert!(
+            text.contains(
+                r#"spillway_requests_total{code="200",provider="plan",route="messages"} 1"#
+            ),
+            "{text}"
+        );
         assert!(text.contains("process_resident_memory_bytes"), "{text}");
     }
 }

@@ -9,31 +9,52 @@ use spillway_e2e::upstream::{Point, Script};
 use support::{World, message, send, try_send, within};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn after_a_kill_under_load_every_request_has_its_row_once_and_those_cut_off_are_interrupted() {
+async fn after_a_kill_under_load_every_request_has_its_row_once_and_those_cut_off_are_interrupted()
+{
     const CLIENTS: usize = 8;
     const CUT_OFF: usize = 3;
     let world = World::create().await;
     let mut proxy = world.start().await;
     // Some streams stop in the middle, and will never end.
     for _ in 0..CUT_OFF {
-        world.fakes.plan.next(Script::text("a long answer").hold(Point::Deltas(1), "middle"));
+        world
+            .fakes
+            .plan
+            .next(Script::text("a long answer").hold(Point::Deltas(1), "middle"));
     }
     let mut held = Vec::new();
     for _ in 0..CUT_OFF {
         held.push(send(&proxy, world.key.expose(), &message("held", true)).await);
     }
-    assert!(world.fakes.gates.wait_held("middle", CUT_OFF, within()).await);
+    assert!(
+        world
+            .fakes
+            .gates
+            .wait_held("middle", CUT_OFF, within())
+            .await
+    );
     let load: Vec<_> = (0..CLIENTS)
         .map(|_| {
             let (key, url) = (world.key.expose().to_owned(), proxy.url());
             tokio::spawn(async move {
                 let mut answered = BTreeSet::new();
                 for at in 0.. {
-                    let request = support::client().post(format!("{url}/v1/messages")).header("x-api-key", &key);
-                    let Ok(response) = request.json(&message("load", at % 2 == 0)).send().await else { break };
-                    let id = response.headers()["request-id"].to_str().unwrap().to_owned();
-                    let Ok(text) = response.text().await else { break };
-                    if text.contains("\"usage\"") && (at % 2 != 0 || text.contains("message_stop")) {
+                    let request = support::client()
+                        .post(format!("{url}/v1/messages"))
+                        .header("x-api-key", &key);
+                    let Ok(response) = request.json(&message("load", at % 2 == 0)).send().await
+                    else {
+                        break;
+                    };
+                    let id = response.headers()["request-id"]
+                        .to_str()
+                        .unwrap()
+                        .to_owned();
+                    let Ok(text) = response.text().await else {
+                        break;
+                    };
+                    if text.contains("\"usage\"") && (at % 2 != 0 || text.contains("message_stop"))
+                    {
                         answered.insert(id);
                     }
                 }
@@ -41,7 +62,11 @@ async fn after_a_kill_under_load_every_request_has_its_row_once_and_those_cut_of
             })
         })
         .collect();
-    world.fakes.plan.wait_requests(within(), |seen| seen.len() >= 300).await;
+    world
+        .fakes
+        .plan
+        .wait_requests(within(), |seen| seen.len() >= 300)
+        .await;
     proxy.kill();
     let mut answered = BTreeSet::new();
     for client in load {
@@ -56,29 +81,61 @@ async fn after_a_kill_under_load_every_request_has_its_row_once_and_those_cut_of
     while proxy.metric("spillway_spool_records").await != Some(0.0) {
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
-    let metered: Vec<String> = rows.iter().filter_map(|row| row.upstream_request_id.clone()).collect();
-    assert_eq!(metered.len(), metered.iter().collect::<BTreeSet<_>>().len(), "none twice");
+    let metered: Vec<String> = rows
+        .iter()
+        .filter_map(|row| row.upstream_request_id.clone())
+        .collect();
+    assert_eq!(
+        metered.len(),
+        metered.iter().collect::<BTreeSet<_>>().len(),
+        "none twice"
+    );
     let metered: BTreeSet<String> = metered.into_iter().collect();
     let missing: Vec<_> = answered.difference(&metered).collect();
-    assert!(missing.is_empty(), "{} of {} answered requests without a row", missing.len(), answered.len());
-    let interrupted: Vec<_> = rows.iter().filter(|row| row.status == "interrupted").collect();
-    assert!(interrupted.len() >= CUT_OFF, "{} interrupted", interrupted.len());
-    assert!(interrupted.iter().all(|row| row.estimated && row.cost_micro_usd > 0 && row.key_name == "laptop"));
+    assert!(
+        missing.is_empty(),
+        "{} of {} answered requests without a row",
+        missing.len(),
+        answered.len()
+    );
+    let interrupted: Vec<_> = rows
+        .iter()
+        .filter(|row| row.status == "interrupted")
+        .collect();
+    assert!(
+        interrupted.len() >= CUT_OFF,
+        "{} interrupted",
+        interrupted.len()
+    );
+    assert!(
+        interrupted
+            .iter()
+            .all(|row| row.estimated && row.cost_micro_usd > 0 && row.key_name == "laptop")
+    );
     // A request whose record was open may have been killed before its upstream was asked, never the other way round.
     let after = world.rows(asked).await.len();
-    assert!((asked..=asked + CLIENTS).contains(&after), "{asked} asked, {after} rows");
+    assert!(
+        (asked..=asked + CLIENTS).contains(&after),
+        "{asked} asked, {after} rows"
+    );
 }
 
 #[tokio::test]
 async fn a_client_that_leaves_is_metered_as_aborted() {
     let world = World::create().await;
     let proxy = world.start().await;
-    world.fakes.plan.next(Script::text("a long answer").hold(Point::Deltas(1), "middle"));
+    world
+        .fakes
+        .plan
+        .next(Script::text("a long answer").hold(Point::Deltas(1), "middle"));
     let response = send(&proxy, world.key.expose(), &message("leaving", true)).await;
     assert!(world.fakes.gates.wait_held("middle", 1, within()).await);
     drop(response);
     let rows = world.rows(1).await;
-    assert_eq!((rows[0].status.as_str(), rows[0].estimated), ("client_aborted", true));
+    assert_eq!(
+        (rows[0].status.as_str(), rows[0].estimated),
+        ("client_aborted", true)
+    );
     assert!(rows[0].input_tokens > 0);
 }
 
@@ -89,7 +146,12 @@ async fn a_full_spool_refuses_requests_and_readiness_until_there_is_room() {
     proxy.ready().await;
     world.postgres.stop();
     for _ in 0..3 {
-        assert_eq!(send(&proxy, world.key.expose(), &message("x", false)).await.status(), 200);
+        assert_eq!(
+            send(&proxy, world.key.expose(), &message("x", false))
+                .await
+                .status(),
+            200
+        );
     }
     let refused = send(&proxy, world.key.expose(), &message("x", false)).await;
     assert_eq!(refused.status(), 503);
@@ -102,7 +164,12 @@ async fn a_full_spool_refuses_requests_and_readiness_until_there_is_room() {
     world.postgres.resume().await;
     world.rows(3).await;
     proxy.ready().await;
-    assert_eq!(send(&proxy, world.key.expose(), &message("x", false)).await.status(), 200);
+    assert_eq!(
+        send(&proxy, world.key.expose(), &message("x", false))
+            .await
+            .status(),
+        200
+    );
 }
 
 #[tokio::test]
@@ -112,7 +179,13 @@ async fn a_second_process_on_the_same_spool_is_refused() {
     let mut second = world.spawn(&[]);
     assert_eq!(second.ended().await.code(), Some(1));
     assert!(second.log().contains("PROXY_SPOOL_DIR"), "{}", second.log());
-    assert_eq!(try_send(&first, world.key.expose(), &message("x", false)).await.unwrap().status(), 200);
+    assert_eq!(
+        try_send(&first, world.key.expose(), &message("x", false))
+            .await
+            .unwrap()
+            .status(),
+        200
+    );
 }
 
 #[tokio::test]
@@ -127,17 +200,29 @@ async fn a_row_that_the_database_never_takes_is_kept_apart_and_stops_nobody() {
     let proxy = world.start().await;
     for session in ["refused", "taken"] {
         let url = format!("{}/v1/messages", proxy.url());
-        let request = support::client().post(url).header("x-api-key", world.key.expose()).header("x-claude-code-session-id", session);
-        assert_eq!(request.json(&message("x", false)).send().await.unwrap().status(), 200);
+        let request = support::client()
+            .post(url)
+            .header("x-api-key", world.key.expose())
+            .header("x-claude-code-session-id", session);
+        assert_eq!(
+            request
+                .json(&message("x", false))
+                .send()
+                .await
+                .unwrap()
+                .status(),
+            200
+        );
     }
     world.rows(1).await;
     while proxy.metric("spillway_usage_rejects_total").await != Some(1.0) {
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
-    let rejected: (String, String) = sqlx::query_as("SELECT record->>'session_id', error FROM usage_rejects")
-        .fetch_one(&world.tenant.database)
-        .await
-        .unwrap();
+    let rejected: (String, String) =
+        sqlx::query_as("SELECT record->>'session_id', error FROM usage_rejects")
+            .fetch_one(&world.tenant.database)
+            .await
+            .unwrap();
     assert_eq!(rejected.0, "refused");
     assert!(rejected.1.contains("picky"), "{}", rejected.1);
 }

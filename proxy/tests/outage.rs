@@ -12,7 +12,12 @@ use support::{World, message, send, until_status};
 async fn keys_that_are_known_are_served_and_their_rows_arrive_once() {
     let mut world = World::create().await;
     let proxy = world.start().await;
-    assert_eq!(send(&proxy, world.key.expose(), &message("before", false)).await.status(), 200);
+    assert_eq!(
+        send(&proxy, world.key.expose(), &message("before", false))
+            .await
+            .status(),
+        200
+    );
     world.rows(1).await;
     world.postgres.stop();
     for at in 0..20 {
@@ -20,19 +25,36 @@ async fn keys_that_are_known_are_served_and_their_rows_arrive_once() {
         assert_eq!(response.status(), 200);
         response.text().await.unwrap();
     }
-    let (_, unknown) = until_status(&proxy, AccessKeyToken::generate().unwrap().expose(), 503).await;
+    let (_, unknown) =
+        until_status(&proxy, AccessKeyToken::generate().unwrap().expose(), 503).await;
     assert_eq!(unknown["error"]["type"], "overloaded_error");
-    let response = send(&proxy, AccessKeyToken::generate().unwrap().expose(), &message("x", false)).await;
+    let response = send(
+        &proxy,
+        AccessKeyToken::generate().unwrap().expose(),
+        &message("x", false),
+    )
+    .await;
     assert!(response.headers().contains_key("retry-after"));
     let known = until_status(&proxy, world.key.expose(), 200).await;
-    assert!(known.0 < Duration::from_secs(1), "a known key waited {:?}", known.0);
-    assert_eq!(proxy.admin("/readyz").await.unwrap().0, 200, "an outage of the database takes no pod away");
+    assert!(
+        known.0 < Duration::from_secs(1),
+        "a known key waited {:?}",
+        known.0
+    );
+    assert_eq!(
+        proxy.admin("/readyz").await.unwrap().0,
+        200,
+        "an outage of the database takes no pod away"
+    );
     assert!(proxy.metric("spillway_spool_records").await.unwrap() >= 21.0);
 
     world.postgres.resume().await;
     let rows = world.rows(22).await;
     assert_eq!(rows.len(), world.fakes.plan.request_count());
-    let mut ids: Vec<_> = rows.iter().map(|row| row.upstream_request_id.clone().unwrap()).collect();
+    let mut ids: Vec<_> = rows
+        .iter()
+        .map(|row| row.upstream_request_id.clone().unwrap())
+        .collect();
     ids.sort();
     ids.dedup();
     assert_eq!(ids.len(), rows.len(), "each request once");
@@ -45,16 +67,31 @@ async fn keys_that_are_known_are_served_and_their_rows_arrive_once() {
 async fn a_start_without_the_database_serves_the_keys_of_the_mirror() {
     let mut world = World::create().await;
     let mut first = world.start().await;
-    assert_eq!(send(&first, world.key.expose(), &message("before", false)).await.status(), 200);
+    assert_eq!(
+        send(&first, world.key.expose(), &message("before", false))
+            .await
+            .status(),
+        200
+    );
     first.terminate();
     assert!(first.ended().await.success());
     world.postgres.stop();
 
     let second = world.start().await;
-    assert_eq!(send(&second, world.key.expose(), &message("from the mirror", true)).await.status(), 200);
+    assert_eq!(
+        send(
+            &second,
+            world.key.expose(),
+            &message("from the mirror", true)
+        )
+        .await
+        .status(),
+        200
+    );
     until_status(&second, AccessKeyToken::generate().unwrap().expose(), 503).await;
     let mirror = world.dir.path().join("spool/directory.json");
-    let mode = std::os::unix::fs::PermissionsExt::mode(&std::fs::metadata(&mirror).unwrap().permissions());
+    let mode =
+        std::os::unix::fs::PermissionsExt::mode(&std::fs::metadata(&mirror).unwrap().permissions());
     assert_eq!(mode & 0o777, 0o600);
 
     world.postgres.resume().await;
@@ -71,7 +108,12 @@ async fn a_start_without_database_and_mirror_refuses_until_it_has_keys() {
     until_listening(&proxy).await;
     assert_eq!(proxy.admin("/readyz").await.unwrap().0, 503);
     assert_eq!(proxy.admin("/healthz").await.unwrap().0, 200);
-    assert_eq!(send(&proxy, world.key.expose(), &message("x", false)).await.status(), 503);
+    assert_eq!(
+        send(&proxy, world.key.expose(), &message("x", false))
+            .await
+            .status(),
+        503
+    );
     world.postgres.resume().await;
     proxy.ready().await;
     until_status(&proxy, world.key.expose(), 200).await;
@@ -87,7 +129,10 @@ async fn until_listening(proxy: &support::Proxy) {
 async fn while_changes_cannot_be_heard_keys_are_checked_in_the_database() {
     let world = World::create().await;
     // Nobody listens on this port: the database answers, but says nothing of changes.
-    let deaf = format!("postgres://postgres@127.0.0.1:{}/postgres?sslmode=disable", support::free_port());
+    let deaf = format!(
+        "postgres://postgres@127.0.0.1:{}/postgres?sslmode=disable",
+        support::free_port()
+    );
     let mut proxy = world.spawn(&[("PROXY_DATABASE_LISTEN_URL", &deaf)]);
     proxy.ready().await;
     until_status(&proxy, world.key.expose(), 200).await;
@@ -96,7 +141,10 @@ async fn while_changes_cannot_be_heard_keys_are_checked_in_the_database() {
     }
     let newer = world.tenant.mint("newer").await;
     until_status(&proxy, newer.expose(), 200).await;
-    world.tenant.write_key("newer", &newer, |row| row.expires_at = Some(Utc::now())).await;
+    world
+        .tenant
+        .write_key("newer", &newer, |row| row.expires_at = Some(Utc::now()))
+        .await;
     let (took, _) = until_status(&proxy, newer.expose(), 403).await;
     assert!(took < Duration::from_millis(1_500), "{took:?}");
     world.tenant.delete_key("laptop").await;
@@ -107,8 +155,14 @@ async fn while_changes_cannot_be_heard_keys_are_checked_in_the_database() {
 async fn another_secret_than_the_rows_were_made_with_stops_the_start() {
     let world = World::create().await;
     for (variable, value) in [
-        ("PROXY_KEY_HASHER_SECRET", "another-hasher-secret-of-this-length"),
-        ("PROXY_LOCAL_ENCRYPTION_KEY", "another-key-of-32-bytes-00000000"),
+        (
+            "PROXY_KEY_HASHER_SECRET",
+            "another-hasher-secret-of-this-length",
+        ),
+        (
+            "PROXY_LOCAL_ENCRYPTION_KEY",
+            "another-key-of-32-bytes-00000000",
+        ),
     ] {
         let mut proxy = world.spawn(&[(variable, value)]);
         assert_eq!(proxy.ended().await.code(), Some(2));

@@ -19,10 +19,22 @@ async fn an_answer_is_relayed_and_metered_with_the_upstreams_numbers() {
     let rows = world.rows(2).await;
     for (row, request) in rows.iter().zip(world.fakes.plan.requests()) {
         let reported = request.answer.usage.unwrap();
-        assert_eq!((row.status.as_str(), row.estimated, row.provider.as_deref()), ("ok", false, Some("plan")));
-        assert_eq!(row.input_tokens, i64::try_from(reported.input_tokens).unwrap());
-        assert_eq!(row.output_tokens, i64::try_from(reported.output_tokens).unwrap());
-        assert_eq!(row.cost_micro_usd, row.input_tokens * 3 + row.output_tokens * 15);
+        assert_eq!(
+            (row.status.as_str(), row.estimated, row.provider.as_deref()),
+            ("ok", false, Some("plan"))
+        );
+        assert_eq!(
+            row.input_tokens,
+            i64::try_from(reported.input_tokens).unwrap()
+        );
+        assert_eq!(
+            row.output_tokens,
+            i64::try_from(reported.output_tokens).unwrap()
+        );
+        assert_eq!(
+            row.cost_micro_usd,
+            row.input_tokens * 3 + row.output_tokens * 15
+        );
     }
 }
 
@@ -36,7 +48,11 @@ async fn a_failing_plan_is_answered_by_bedrock_in_the_same_call() {
         assert_eq!(response.status(), 200, "{}", response.text().await.unwrap());
     }
     let rows = world.rows(2).await;
-    assert!(rows.iter().all(|row| row.provider.as_deref() == Some("bedrock") && row.status == "ok"), "{rows:?}");
+    assert!(
+        rows.iter()
+            .all(|row| row.provider.as_deref() == Some("bedrock") && row.status == "ok"),
+        "{rows:?}"
+    );
 }
 
 #[tokio::test]
@@ -50,15 +66,37 @@ async fn other_routes_and_methods_are_refused_in_anthropics_shape_and_probes_ans
         ("POST", "/v1/nothing", 404, "not_found_error"),
         ("POST", "/v1/messages/", 404, "not_found_error"),
     ] {
-        let response = client().request(method.parse().unwrap(), format!("{base}{path}")).send().await.unwrap();
+        let response = client()
+            .request(method.parse().unwrap(), format!("{base}{path}"))
+            .send()
+            .await
+            .unwrap();
         assert_eq!(response.status(), status, "{method} {path}");
-        assert_eq!(response.headers().get("allow").map(|allow| allow.to_str().unwrap()), (status == 405).then_some("POST"));
-        assert!(response.headers()["request-id"].to_str().unwrap().starts_with("req_"));
+        assert_eq!(
+            response
+                .headers()
+                .get("allow")
+                .map(|allow| allow.to_str().unwrap()),
+            (status == 405).then_some("POST")
+        );
+        assert!(
+            response.headers()["request-id"]
+                .to_str()
+                .unwrap()
+                .starts_with("req_")
+        );
         let body: Value = response.json().await.unwrap();
-        assert_eq!((&body["type"], &body["error"]["type"]), (&"error".into(), &kind.into()));
+        assert_eq!(
+            (&body["type"], &body["error"]["type"]),
+            (&"error".into(), &kind.into())
+        );
     }
     for (method, path) in [("HEAD", ""), ("GET", "/"), ("HEAD", "/api/hello")] {
-        let response = client().request(method.parse().unwrap(), format!("{base}{path}")).send().await.unwrap();
+        let response = client()
+            .request(method.parse().unwrap(), format!("{base}{path}"))
+            .send()
+            .await
+            .unwrap();
         assert_eq!(response.status(), 200, "{method} {path}");
     }
     assert_eq!(world.fakes.journal.count(None), 0);
@@ -68,9 +106,22 @@ async fn other_routes_and_methods_are_refused_in_anthropics_shape_and_probes_ans
 async fn malformed_bodies_are_named_and_reach_no_upstream() {
     let world = World::create().await;
     let proxy = world.start().await;
-    for body in [&b"{\"model\": \"x\", \"messages\": ["[..], b"", b"hello", b"{\"model\": \"\xff\xfe\"}", b"[]", b"{\"max_tokens\": 1}"] {
+    for body in [
+        &b"{\"model\": \"x\", \"messages\": ["[..],
+        b"",
+        b"hello",
+        b"{\"model\": \"\xff\xfe\"}",
+        b"[]",
+        b"{\"max_tokens\": 1}",
+    ] {
         let url = format!("{}/v1/messages", proxy.url());
-        let response = client().post(url).header("x-api-key", world.key.expose()).body(body).send().await.unwrap();
+        let response = client()
+            .post(url)
+            .header("x-api-key", world.key.expose())
+            .body(body)
+            .send()
+            .await
+            .unwrap();
         assert_eq!(response.status(), 400);
         let error: Value = response.json().await.unwrap();
         assert_eq!(error["error"]["type"], "invalid_request_error", "{error}");
@@ -87,9 +138,13 @@ async fn a_body_over_the_limit_is_413_whether_its_length_is_declared_or_not() {
     assert_eq!(response.status(), 413);
     let error: Value = response.json().await.unwrap();
     assert_eq!(error["error"]["type"], "request_too_large");
-    let pieces = futures::stream::iter((0..33).map(|_| Ok::<_, std::io::Error>("x".repeat(1024 * 1024))));
+    let pieces =
+        futures::stream::iter((0..33).map(|_| Ok::<_, std::io::Error>("x".repeat(1024 * 1024))));
     let url = format!("{}/v1/messages", proxy.url());
-    let chunked = client().post(url).header("x-api-key", world.key.expose()).body(reqwest::Body::wrap_stream(pieces));
+    let chunked = client()
+        .post(url)
+        .header("x-api-key", world.key.expose())
+        .body(reqwest::Body::wrap_stream(pieces));
     assert_eq!(chunked.send().await.unwrap().status(), 413);
     assert_eq!(world.fakes.journal.count(None), 0);
     assert_eq!(proxy.metric("spillway_body_bytes").await, Some(0.0));
@@ -99,10 +154,22 @@ async fn a_body_over_the_limit_is_413_whether_its_length_is_declared_or_not() {
 async fn http2_without_tls_is_served() {
     let world = World::create().await;
     let proxy = world.start().await;
-    let client = support::client_builder().http2_prior_knowledge().build().unwrap();
+    let client = support::client_builder()
+        .http2_prior_knowledge()
+        .build()
+        .unwrap();
     let url = format!("{}/v1/messages", proxy.url());
-    let response = client.post(url).header("x-api-key", world.key.expose()).json(&message("hello", true)).send().await.unwrap();
-    assert_eq!((response.version(), response.status().as_u16()), (reqwest::Version::HTTP_2, 200));
+    let response = client
+        .post(url)
+        .header("x-api-key", world.key.expose())
+        .json(&message("hello", true))
+        .send()
+        .await
+        .unwrap();
+    assert_eq!(
+        (response.version(), response.status().as_u16()),
+        (reqwest::Version::HTTP_2, 200)
+    );
     assert!(response.text().await.unwrap().contains("message_stop"));
 }
 
@@ -111,10 +178,16 @@ async fn heads_are_limited() {
     let world = World::create().await;
     let proxy = world.start().await;
     let mut socket = TcpStream::connect(proxy.address()).await.unwrap();
-    let flood = format!("POST /v1/messages HTTP/1.1\r\nhost: x\r\nx-flood: {}\r\n\r\n", "x".repeat(200 * 1024));
+    let flood = format!(
+        "POST /v1/messages HTTP/1.1\r\nhost: x\r\nx-flood: {}\r\n\r\n",
+        "x".repeat(200 * 1024)
+    );
     let _ = socket.write_all(flood.as_bytes()).await;
     let mut answer = Vec::new();
     let _ = socket.read_to_end(&mut answer).await;
     let answer = String::from_utf8_lossy(&answer);
-    assert!(answer.is_empty() || answer.starts_with("HTTP/1.1 431"), "{answer}");
+    assert!(
+        answer.is_empty() || answer.starts_with("HTTP/1.1 431"),
+        "{answer}"
+    );
 }

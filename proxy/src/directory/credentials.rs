@@ -59,7 +59,9 @@ impl Vault {
                 Some((before, secret)) if before == *entry => Ok(secret),
                 _ => {
                     self.plan.retain(|(id, _), _| *id != entry.id);
-                    PlanSecret::open(&self.envelope, entry.id, &entry.sealed).await.map(|secret| secret.0)
+                    PlanSecret::open(&self.envelope, entry.id, &entry.sealed)
+                        .await
+                        .map(|secret| secret.0)
                 }
             };
             match secret {
@@ -91,8 +93,10 @@ impl Vault {
         }
         // What the environment gives is kept under the pool's id.
         let pool = snapshot.pool.id;
-        self.plan.retain(|(id, _), _| *id == pool || self.plan_keys.contains_key(id));
-        self.bedrock.retain(|(id, _), _| *id == pool || self.bedrock_keys.contains_key(id));
+        self.plan
+            .retain(|(id, _), _| *id == pool || self.plan_keys.contains_key(id));
+        self.bedrock
+            .retain(|(id, _), _| *id == pool || self.bedrock_keys.contains_key(id));
         result
     }
 
@@ -103,7 +107,12 @@ impl Vault {
     }
 
     /// A Plan key that is no row's, for circuits kept under `id`.
-    pub(super) fn plan_with(&mut self, id: Uuid, api_url: &Url, key: SecretString) -> Option<Arc<PlanCredential>> {
+    pub(super) fn plan_with(
+        &mut self,
+        id: Uuid,
+        api_url: &Url,
+        key: SecretString,
+    ) -> Option<Arc<PlanCredential>> {
         let place = (id, api_url.clone());
         if let Some(credential) = self.plan.get(&place) {
             return Some(Arc::clone(credential));
@@ -112,14 +121,22 @@ impl Vault {
             tracing::error!(plan_key = %id, error = %refused, "plan key is not used");
             return None;
         }
-        let credential = Arc::new(PlanCredential { id, api_url: api_url.clone(), key });
+        let credential = Arc::new(PlanCredential {
+            id,
+            api_url: api_url.clone(),
+            key,
+        });
         self.plan.insert(place, Arc::clone(&credential));
         Some(credential)
     }
 
     /// The Bedrock credential of row `id`, in `region` instead of its own where one is given; `None` when it is unreadable or
     /// its endpoint is not allowed.
-    pub(super) fn bedrock(&mut self, id: Uuid, region: Option<&str>) -> Option<Arc<BedrockCredential>> {
+    pub(super) fn bedrock(
+        &mut self,
+        id: Uuid,
+        region: Option<&str>,
+    ) -> Option<Arc<BedrockCredential>> {
         let (entry, secret) = self.bedrock_keys.get(&id)?;
         let region = region.unwrap_or(&entry.region);
         let place = (id, region.to_owned());
@@ -140,16 +157,29 @@ impl Vault {
                 Some(url)
             }
         };
-        let credential = Arc::new(BedrockCredential { id, region: region.to_owned(), endpoint_url, secret: secret.clone() });
+        let credential = Arc::new(BedrockCredential {
+            id,
+            region: region.to_owned(),
+            endpoint_url,
+            secret: secret.clone(),
+        });
         self.bedrock.insert(place, Arc::clone(&credential));
         Some(credential)
     }
 
     /// The pod's own AWS identity in `region`, kept under the pool's `id`.
     pub(super) fn pod_identity(&mut self, id: Uuid, region: &str) -> Arc<BedrockCredential> {
-        let credential = self.bedrock.entry((id, region.to_owned())).or_insert_with(|| {
-            Arc::new(BedrockCredential { id, region: region.to_owned(), endpoint_url: None, secret: BedrockSecret::PodIdentity })
-        });
+        let credential = self
+            .bedrock
+            .entry((id, region.to_owned()))
+            .or_insert_with(|| {
+                Arc::new(BedrockCredential {
+                    id,
+                    region: region.to_owned(),
+                    endpoint_url: None,
+                    secret: BedrockSecret::PodIdentity,
+                })
+            });
         Arc::clone(credential)
     }
 }

@@ -82,7 +82,8 @@ impl Proof {
     /// The listener answered a probe that was sent at `asked`.
     pub(super) fn answered(&self, asked: Instant) {
         if self.is_up_to_date() {
-            self.proven_millis.fetch_max(self.millis(asked), Ordering::AcqRel);
+            self.proven_millis
+                .fetch_max(self.millis(asked), Ordering::AcqRel);
         }
     }
 
@@ -90,7 +91,8 @@ impl Proof {
     pub(super) fn inherited(&self, age: Duration) {
         let age = age.max(UNPROVEN_AFTER + Duration::from_millis(1));
         let age = i64::try_from(age.as_millis()).unwrap_or(i64::MAX / 4);
-        self.proven_millis.fetch_max(self.millis(Instant::now()) - age, Ordering::AcqRel);
+        self.proven_millis
+            .fetch_max(self.millis(Instant::now()) - age, Ordering::AcqRel);
     }
 
     /// Milliseconds since this was made.

@@ -70,16 +70,27 @@ impl Index {
 
     /// The index of a pool that is gone.
     pub(super) fn empty() -> Self {
-        Self { entries: HashMap::new() }
+        Self {
+            entries: HashMap::new(),
+        }
     }
 
     /// Builds the index; `vault` has opened this snapshot's credentials.
-    pub(super) fn build(snapshot: &PoolSnapshot, vault: &mut Vault, defaults: &PoolDefaults) -> Self {
+    pub(super) fn build(
+        snapshot: &PoolSnapshot,
+        vault: &mut Vault,
+        defaults: &PoolDefaults,
+    ) -> Self {
         let pool = &snapshot.pool;
         let view = Arc::new(view(pool, defaults));
         let resolve = &mut Resolve::new(pool, vault, defaults);
-        let users: HashMap<Uuid, User<'_>> = snapshot.users.iter().map(|user| (user.id, User::new(user, resolve))).collect();
-        let mut callers: HashMap<Uuid, (&AccessKeyEntry, &User<'_>)> = HashMap::with_capacity(snapshot.access_keys.len());
+        let users: HashMap<Uuid, User<'_>> = snapshot
+            .users
+            .iter()
+            .map(|user| (user.id, User::new(user, resolve)))
+            .collect();
+        let mut callers: HashMap<Uuid, (&AccessKeyEntry, &User<'_>)> =
+            HashMap::with_capacity(snapshot.access_keys.len());
         for key in &snapshot.access_keys {
             if let Some(user) = users.get(&key.user_id) {
                 callers.insert(key.id, (key, user));
@@ -87,7 +98,9 @@ impl Index {
         }
         let mut entries = HashMap::with_capacity(snapshot.versions.len());
         for version in &snapshot.versions {
-            let Some((key, user)) = callers.get(&version.access_key_id) else { continue };
+            let Some((key, user)) = callers.get(&version.access_key_id) else {
+                continue;
+            };
             let caller = Caller {
                 key_id: version.key_id.clone(),
                 access_key_id: key.id,
@@ -96,9 +109,17 @@ impl Index {
                 key_name: key.name.clone(),
                 user_name: user.entry.name.clone(),
                 plan: user.plan.clone(),
-                bedrock: key.bedrock_key_id.and_then(|id| resolve.own_bedrock(id)).or_else(|| user.bedrock.clone()),
+                bedrock: key
+                    .bedrock_key_id
+                    .and_then(|id| resolve.own_bedrock(id))
+                    .or_else(|| user.bedrock.clone()),
             };
-            let standing = Standing::new(user.entry.suspended, key.disabled, key.expires_at, version.expires_at);
+            let standing = Standing::new(
+                user.entry.suspended,
+                key.disabled,
+                key.expires_at,
+                version.expires_at,
+            );
             let entry = KeyEntry {
                 caller: Arc::new(caller),
                 pool: Arc::clone(&view),
@@ -124,8 +145,14 @@ impl<'a> User<'a> {
     fn new(entry: &'a UserEntry, resolve: &mut Resolve<'_>) -> Self {
         Self {
             entry,
-            plan: entry.plan_key_id.map_or_else(|| resolve.pool_plan.clone(), |id| resolve.vault.plan(id, &resolve.api_url)),
-            bedrock: entry.bedrock_key_id.and_then(|id| resolve.own_bedrock(id)).or_else(|| resolve.pool_bedrock.clone()),
+            plan: entry.plan_key_id.map_or_else(
+                || resolve.pool_plan.clone(),
+                |id| resolve.vault.plan(id, &resolve.api_url),
+            ),
+            bedrock: entry
+                .bedrock_key_id
+                .and_then(|id| resolve.own_bedrock(id))
+                .or_else(|| resolve.pool_bedrock.clone()),
             allowed_models: Arc::new(entry.allowed_models.clone()),
         }
     }
@@ -165,33 +192,55 @@ impl<'v> Resolve<'v> {
         };
         let fallback = pool.fallback_enabled.unwrap_or(true);
         let region = pool.bedrock_region.as_deref();
-        let pool_bedrock = match (fallback, pool.bedrock_key_id, region.or(defaults.bedrock_region.as_deref())) {
+        let pool_bedrock = match (
+            fallback,
+            pool.bedrock_key_id,
+            region.or(defaults.bedrock_region.as_deref()),
+        ) {
             (false, ..) | (true, None, None) => None,
             (true, Some(id), _) => vault.bedrock(id, region),
             (true, None, Some(region)) => Some(vault.pod_identity(pool.id, region)),
         };
-        Self { vault, api_url, fallback, pool_plan, pool_bedrock }
+        Self {
+            vault,
+            api_url,
+            fallback,
+            pool_plan,
+            pool_bedrock,
+        }
     }
 
     fn own_bedrock(&mut self, id: Uuid) -> Option<Arc<BedrockCredential>> {
-        self.fallback.then(|| self.vault.bedrock(id, None)).flatten()
+        self.fallback
+            .then(|| self.vault.bedrock(id, None))
+            .flatten()
     }
 }
 
 fn view(pool: &PoolConfig, defaults: &PoolDefaults) -> PoolView {
     let set = &pool.circuit_breaker;
-    let seconds = |set: Option<u32>, otherwise: Duration| set.map_or(otherwise, |seconds| Duration::from_secs(seconds.into()));
+    let seconds = |set: Option<u32>, otherwise: Duration| {
+        set.map_or(otherwise, |seconds| Duration::from_secs(seconds.into()))
+    };
     PoolView {
         id: pool.id,
         namespace: pool.namespace.clone(),
         name: pool.name.clone(),
         models: pool.models.clone(),
-        default_model: pool.bedrock_default_model.clone().or_else(|| defaults.bedrock_default_model.clone()),
+        default_model: pool
+            .bedrock_default_model
+            .clone()
+            .or_else(|| defaults.bedrock_default_model.clone()),
         circuit: CircuitSettings {
-            failure_threshold: set.failure_threshold.unwrap_or(defaults.circuit.failure_threshold),
+            failure_threshold: set
+                .failure_threshold
+                .unwrap_or(defaults.circuit.failure_threshold),
             failure_rate: set.failure_rate.unwrap_or(defaults.circuit.failure_rate),
             failure_window: seconds(set.failure_window_seconds, defaults.circuit.failure_window),
             reset_timeout: seconds(set.reset_timeout_seconds, defaults.circuit.reset_timeout),
         },
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -44,17 +44,38 @@ pub struct SecretMismatch {
 }
 
 pub(super) fn own_checks(hasher: &KeyHasher, envelope: &Envelope) -> Vec<KeyCheck> {
-    let of_hasher = hasher.check_values().map(|(id, value)| (SecretKind::Hasher, id.to_owned(), value));
-    let of_envelope = envelope.check_values().into_iter().map(|(id, value)| (SecretKind::Encryption, id, value));
-    of_hasher.chain(of_envelope).map(|(kind, secret_id, value)| KeyCheck { kind, secret_id, value }).collect()
+    let of_hasher = hasher
+        .check_values()
+        .map(|(id, value)| (SecretKind::Hasher, id.to_owned(), value));
+    let of_envelope = envelope
+        .check_values()
+        .into_iter()
+        .map(|(id, value)| (SecretKind::Encryption, id, value));
+    of_hasher
+        .chain(of_envelope)
+        .map(|(kind, secret_id, value)| KeyCheck {
+            kind,
+            secret_id,
+            value,
+        })
+        .collect()
 }
 
 /// Compares check values of the same kind and id.
 fn compare(own: &[KeyCheck], stored: &[KeyCheck]) -> Result<(), SecretMismatch> {
     let other = own.iter().find(|own| {
-        stored.iter().any(|stored| stored.kind == own.kind && stored.secret_id == own.secret_id && stored.value != own.value)
+        stored.iter().any(|stored| {
+            stored.kind == own.kind
+                && stored.secret_id == own.secret_id
+                && stored.value != own.value
+        })
     });
-    other.map_or(Ok(()), |own| Err(SecretMismatch { kind: own.kind, secret_id: own.secret_id.clone() }))
+    other.map_or(Ok(()), |own| {
+        Err(SecretMismatch {
+            kind: own.kind,
+            secret_id: own.secret_id.clone(),
+        })
+    })
 }
 
 /// Why nothing was put into memory.
@@ -99,10 +120,16 @@ impl Loader {
         }
         let checked_at_start = self.directory.index.load().is_some();
         loop {
-            if timeout(wait, self.directory.wanted.notified()).await.is_ok() {
+            if timeout(wait, self.directory.wanted.notified())
+                .await
+                .is_ok()
+            {
                 sleep(DEBOUNCE).await;
             }
-            match timeout(LOAD_TIMEOUT, self.load()).await.unwrap_or(Err(LoadError::Database(None))) {
+            match timeout(LOAD_TIMEOUT, self.load())
+                .await
+                .unwrap_or(Err(LoadError::Database(None)))
+            {
                 Ok(again) => {
                     wait = again.map_or(interval, |again| again.min(interval));
                     retry = FIRST_RETRY;
@@ -118,7 +145,10 @@ impl Loader {
                 }
                 Err(LoadError::Database(error)) => {
                     if !std::mem::replace(&mut self.complained, true) {
-                        let error = error.map_or_else(|| "no answer in time".to_owned(), |error| error.to_string());
+                        let error = error.map_or_else(
+                            || "no answer in time".to_owned(),
+                            |error| error.to_string(),
+                        );
                         tracing::warn!(error, "keys and configuration cannot be loaded");
                     }
                     self.count("failed");
@@ -134,7 +164,13 @@ impl Loader {
     pub(super) async fn load(&mut self) -> Result<Option<Duration>, LoadError> {
         let began = Instant::now();
         let announced = self.directory.proof.announced();
-        let loaded = snapshot::load(&self.database, &self.cluster_id, &self.namespace, &self.pool).await;
+        let loaded = snapshot::load(
+            &self.database,
+            &self.cluster_id,
+            &self.namespace,
+            &self.pool,
+        )
+        .await;
         let Some(snapshot) = loaded.map_err(|error| LoadError::Database(Some(error)))? else {
             return self.no_such_pool(began, announced);
         };
@@ -157,9 +193,17 @@ impl Loader {
     }
 
     /// A pool that was deleted has no keys; one that never was is waited for.
-    fn no_such_pool(&mut self, began: Instant, announced: u64) -> Result<Option<Duration>, LoadError> {
+    fn no_such_pool(
+        &mut self,
+        began: Instant,
+        announced: u64,
+    ) -> Result<Option<Duration>, LoadError> {
         if self.directory.index.load().is_some() {
-            tracing::warn!(namespace = self.namespace, pool = self.pool, "pool was deleted: its keys are refused");
+            tracing::warn!(
+                namespace = self.namespace,
+                pool = self.pool,
+                "pool was deleted: its keys are refused"
+            );
             self.directory.index.store(Some(Arc::new(Index::empty())));
             self.directory.proof.loaded(began, announced);
             self.metrics.directory_keys.set(0);
@@ -192,7 +236,10 @@ impl Loader {
         compare(&self.checks, &snapshot.key_checks)?;
         self.install(&snapshot).await;
         self.directory.proof.inherited(age);
-        tracing::warn!(age_seconds = age.as_secs(), "database is away: serving the keys of the mirror");
+        tracing::warn!(
+            age_seconds = age.as_secs(),
+            "database is away: serving the keys of the mirror"
+        );
         self.mirrored = Some(snapshot);
         Ok(())
     }
@@ -201,8 +248,12 @@ impl Loader {
         let opened = self.vault.open(snapshot).await;
         let index = Index::build(snapshot, &mut self.vault, &self.defaults);
         self.metrics.directory_keys.set(gauge(index.len()));
-        self.metrics.directory_unreadable_credentials.set(gauge(opened.unreadable));
-        self.directory.pool_id.store(Arc::new(Some(snapshot.pool.id)));
+        self.metrics
+            .directory_unreadable_credentials
+            .set(gauge(opened.unreadable));
+        self.directory
+            .pool_id
+            .store(Arc::new(Some(snapshot.pool.id)));
         self.directory.index.store(Some(Arc::new(index)));
         opened.try_again.then_some(RETRY_CREDENTIALS)
     }
@@ -212,16 +263,22 @@ impl Loader {
             return;
         }
         let mirror = self.mirror.clone();
-        let written = tokio::task::spawn_blocking(move || mirror.write(&snapshot).map(|()| snapshot)).await;
+        let written =
+            tokio::task::spawn_blocking(move || mirror.write(&snapshot).map(|()| snapshot)).await;
         match written {
             Ok(Ok(snapshot)) => self.mirrored = Some(snapshot),
-            Ok(Err(error)) => tracing::warn!(error = %error, "mirror cannot be written: a start without the database would serve nobody"),
+            Ok(Err(error)) => {
+                tracing::warn!(error = %error, "mirror cannot be written: a start without the database would serve nobody")
+            }
             Err(_) => {}
         }
     }
 
     fn count(&self, result: &str) {
-        self.metrics.directory_loads.with_label_values(&[result]).inc();
+        self.metrics
+            .directory_loads
+            .with_label_values(&[result])
+            .inc();
     }
 }
 

@@ -65,10 +65,19 @@ impl Mirror {
     /// # Errors
     /// The file cannot be written.
     pub(super) fn write(&self, snapshot: &PoolSnapshot) -> Result<(), MirrorError> {
-        let json = serde_json::to_vec(&Content { form: FORM, cluster_id: self.cluster_id.clone(), snapshot })?;
+        let json = serde_json::to_vec(&Content {
+            form: FORM,
+            cluster_id: self.cluster_id.clone(),
+            snapshot,
+        })?;
         let new = self.path.with_extension("json.new");
         let written = || -> io::Result<()> {
-            let mut file = File::options().create(true).truncate(true).write(true).mode(0o600).open(&new)?;
+            let mut file = File::options()
+                .create(true)
+                .truncate(true)
+                .write(true)
+                .mode(0o600)
+                .open(&new)?;
             file.set_permissions(fs::Permissions::from_mode(0o600))?;
             file.write_all(&json)?;
             file.sync_all()?;
@@ -82,7 +91,12 @@ impl Mirror {
     /// # Errors
     /// There is no file yet, or it cannot be changed.
     pub(super) fn touch(&self) -> Result<(), MirrorError> {
-        let touched = || File::options().write(true).open(&self.path)?.set_modified(SystemTime::now());
+        let touched = || {
+            File::options()
+                .write(true)
+                .open(&self.path)?
+                .set_modified(SystemTime::now())
+        };
         touched().map_err(|source| self.unusable(source))
     }
 
@@ -96,16 +110,30 @@ impl Mirror {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(source) => return Err(self.unusable(source)),
         };
-        let proven = fs::metadata(&self.path).and_then(|file| file.modified()).map_err(|source| self.unusable(source))?;
+        let proven = fs::metadata(&self.path)
+            .and_then(|file| file.modified())
+            .map_err(|source| self.unusable(source))?;
         let content: Content<PoolSnapshot> = serde_json::from_slice(&json)?;
         let pool = &content.snapshot.pool;
-        if (content.form, &content.cluster_id, &pool.namespace, &pool.name) != (FORM, &self.cluster_id, &self.namespace, &self.pool) {
+        if (
+            content.form,
+            &content.cluster_id,
+            &pool.namespace,
+            &pool.name,
+        ) != (FORM, &self.cluster_id, &self.namespace, &self.pool)
+        {
             return Err(MirrorError::Foreign);
         }
-        Ok(Some((content.snapshot, proven.elapsed().unwrap_or_default())))
+        Ok(Some((
+            content.snapshot,
+            proven.elapsed().unwrap_or_default(),
+        )))
     }
 
     fn unusable(&self, source: io::Error) -> MirrorError {
-        MirrorError::File { path: self.path.clone(), source }
+        MirrorError::File {
+            path: self.path.clone(),
+            source,
+        }
     }
 }

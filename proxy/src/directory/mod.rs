@@ -69,15 +69,23 @@ impl Directory {
     /// # Errors
     /// 401 for no, a mistyped, an unknown or a revoked key; 403 for one that is suspended, disabled or expired; 503 while
     /// that cannot be told.
-    pub async fn authenticate(&self, presented: Option<&str>, now: DateTime<Utc>) -> Result<Arc<KeyEntry>, Refusal> {
+    pub async fn authenticate(
+        &self,
+        presented: Option<&str>,
+        now: DateTime<Utc>,
+    ) -> Result<Arc<KeyEntry>, Refusal> {
         let Some(presented) = presented else {
             return Err(Refusal::unauthenticated(
                 "no_key",
                 "No access key: send it as x-api-key, as Authorization: Bearer, or in the path as /ak/<key>/",
             ));
         };
-        let token = AccessKeyToken::parse(presented)
-            .map_err(|_| Refusal::unauthenticated("malformed_key", "Invalid access key: it is mistyped or incomplete"))?;
+        let token = AccessKeyToken::parse(presented).map_err(|_| {
+            Refusal::unauthenticated(
+                "malformed_key",
+                "Invalid access key: it is mistyped or incomplete",
+            )
+        })?;
         let found = self.find(&token);
         if self.is_current() {
             let (_, entry) = found.ok_or_else(unknown)?;
@@ -104,7 +112,9 @@ impl Directory {
             standing.admit(now)?;
             return Ok(entry);
         }
-        let Some(pool_id) = **self.pool_id.load() else { return Err(away()) };
+        let Some(pool_id) = **self.pool_id.load() else {
+            return Err(away());
+        };
         for hash in self.hasher.hashes(token.expose()) {
             match self.recheck.ask(pool_id, &hash).await {
                 // It is newer than what is in memory.
@@ -117,7 +127,11 @@ impl Directory {
     }
 
     /// Waits for a load that began after the key was seen in Postgres.
-    async fn after_load(&self, token: &AccessKeyToken, now: DateTime<Utc>) -> Result<Arc<KeyEntry>, Refusal> {
+    async fn after_load(
+        &self,
+        token: &AccessKeyToken,
+        now: DateTime<Utc>,
+    ) -> Result<Arc<KeyEntry>, Refusal> {
         let until = tokio::time::Instant::now() + LOAD_WAIT;
         loop {
             let tried = self.tried.notified();
@@ -136,13 +150,20 @@ impl Directory {
     fn find(&self, token: &AccessKeyToken) -> Option<(KeyHash, Arc<KeyEntry>)> {
         let index = self.index.load();
         let index = index.as_ref()?;
-        self.hasher.hashes(token.expose()).find_map(|hash| index.get(&hash).map(|entry| (hash, Arc::clone(entry))))
+        self.hasher
+            .hashes(token.expose())
+            .find_map(|hash| index.get(&hash).map(|entry| (hash, Arc::clone(entry))))
     }
 
     /// What Postgres says of a key in memory; asked at most once a second for each.
-    async fn confirmed(&self, hash: &KeyHash, entry: &KeyEntry) -> Result<Option<standing::Standing>, recheck::Away> {
+    async fn confirmed(
+        &self,
+        hash: &KeyHash,
+        entry: &KeyEntry,
+    ) -> Result<Option<standing::Standing>, recheck::Away> {
         let now = self.proof.millis(Instant::now());
-        let unproven_after = i64::try_from(freshness::UNPROVEN_AFTER.as_millis()).unwrap_or(i64::MAX);
+        let unproven_after =
+            i64::try_from(freshness::UNPROVEN_AFTER.as_millis()).unwrap_or(i64::MAX);
         if now - entry.confirmed_millis.load(Ordering::Relaxed) < unproven_after {
             return Ok(Some(entry.standing));
         }
@@ -155,9 +176,16 @@ impl Directory {
 }
 
 fn unknown() -> Refusal {
-    Refusal::unauthenticated("unknown_key", "Invalid access key: it does not exist or was revoked")
+    Refusal::unauthenticated(
+        "unknown_key",
+        "Invalid access key: it does not exist or was revoked",
+    )
 }
 
 fn away() -> Refusal {
-    Refusal::unavailable("directory_away", "This access key cannot be checked at the moment; try again shortly", RETRY_AFTER)
+    Refusal::unavailable(
+        "directory_away",
+        "This access key cannot be checked at the moment; try again shortly",
+        RETRY_AFTER,
+    )
 }

@@ -30,16 +30,36 @@ pub(super) struct Recheck {
 
 impl Recheck {
     pub(super) fn new(database: PgPool) -> Self {
-        Self { database, epoch: Instant::now(), away_until_millis: AtomicI64::new(0) }
+        Self {
+            database,
+            epoch: Instant::now(),
+            away_until_millis: AtomicI64::new(0),
+        }
     }
 
     /// The standing of a key; `None` when there is no such living key.
-    pub(super) async fn ask(&self, pool_id: Uuid, hash: &KeyHash) -> Result<Option<Standing>, Away> {
+    pub(super) async fn ask(
+        &self,
+        pool_id: Uuid,
+        hash: &KeyHash,
+    ) -> Result<Option<Standing>, Away> {
         if self.millis() < self.away_until_millis.load(Ordering::Relaxed) {
             return Err(Away);
         }
-        match timeout(PATIENCE, snapshot::key_standing(&self.database, pool_id, hash)).await {
-            Ok(Ok(answer)) => Ok(answer.map(|key| Standing::new(key.suspended, key.disabled, key.expires_at, key.version_expires_at))),
+        match timeout(
+            PATIENCE,
+            snapshot::key_standing(&self.database, pool_id, hash),
+        )
+        .await
+        {
+            Ok(Ok(answer)) => Ok(answer.map(|key| {
+                Standing::new(
+                    key.suspended,
+                    key.disabled,
+                    key.expires_at,
+                    key.version_expires_at,
+                )
+            })),
             Ok(Err(error)) => {
                 tracing::warn!(error = %error, "key cannot be checked in the database");
                 self.back_off();

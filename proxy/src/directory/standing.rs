@@ -17,12 +17,21 @@ pub struct Standing {
 
 impl Standing {
     /// The standing with the earlier of two ends.
-    pub fn new(suspended: bool, disabled: bool, key_ends: Option<DateTime<Utc>>, version_ends: Option<DateTime<Utc>>) -> Self {
+    pub fn new(
+        suspended: bool,
+        disabled: bool,
+        key_ends: Option<DateTime<Utc>>,
+        version_ends: Option<DateTime<Utc>>,
+    ) -> Self {
         let expires_at = match (key_ends, version_ends) {
             (Some(a), Some(b)) => Some(a.min(b)),
             (one, other) => one.or(other),
         };
-        Self { suspended, disabled, expires_at }
+        Self {
+            suspended,
+            disabled,
+            expires_at,
+        }
     }
 
     /// Lets the key pass at `now`.
@@ -31,11 +40,20 @@ impl Standing {
     /// 403 that says which.
     pub fn admit(&self, now: DateTime<Utc>) -> Result<(), Refusal> {
         if self.suspended {
-            Err(Refusal::forbidden("suspended", "The user of this access key is suspended; ask your platform team"))
+            Err(Refusal::forbidden(
+                "suspended",
+                "The user of this access key is suspended; ask your platform team",
+            ))
         } else if self.disabled {
-            Err(Refusal::forbidden("disabled", "This access key is disabled; ask your platform team"))
+            Err(Refusal::forbidden(
+                "disabled",
+                "This access key is disabled; ask your platform team",
+            ))
         } else if self.expires_at.is_some_and(|end| end <= now) {
-            Err(Refusal::forbidden("expired", "This access key has expired; use its current version or ask for a new one"))
+            Err(Refusal::forbidden(
+                "expired",
+                "This access key has expired; use its current version or ask for a new one",
+            ))
         } else {
             Ok(())
         }
@@ -64,7 +82,10 @@ mod tests {
             assert_eq!((refusal.status.as_u16(), refusal.reason), (403, word));
             assert!(refusal.message.contains(word), "{}", refusal.message);
         }
-        assert_eq!(Standing::new(false, false, future, future).admit(now), Ok(()));
+        assert_eq!(
+            Standing::new(false, false, future, future).admit(now),
+            Ok(())
+        );
         assert_eq!(Standing::default().admit(now), Ok(()));
     }
 }

@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 use arc_swap::{ArcSwap, ArcSwapOption};
 use futures::FutureExt as _;
 use spillway_core::domain::upstream::AllowedUpstreams;
-use spillway_core::repository::listen::ChangeFeed;
 use spillway_core::repository::DatabaseUrl;
+use spillway_core::repository::listen::ChangeFeed;
 use spillway_core::security::envelope::Envelope;
 use spillway_core::security::hasher::KeyHasher;
 use sqlx::PgPool;
@@ -87,7 +87,9 @@ impl Drop for Watching {
 ///
 /// # Errors
 /// A master secret is another than the pool was written with.
-pub async fn start(settings: DirectorySettings) -> Result<(Arc<Directory>, Watching), SecretMismatch> {
+pub async fn start(
+    settings: DirectorySettings,
+) -> Result<(Arc<Directory>, Watching), SecretMismatch> {
     let checks = own_checks(&settings.hasher, &settings.envelope);
     let directory = Arc::new(Directory {
         hasher: settings.hasher,
@@ -102,7 +104,12 @@ pub async fn start(settings: DirectorySettings) -> Result<(Arc<Directory>, Watch
     let mut loader = Loader {
         directory: Arc::clone(&directory),
         database: settings.database,
-        mirror: Mirror::new(&settings.mirror_dir, &settings.cluster_id, &settings.namespace, &settings.pool),
+        mirror: Mirror::new(
+            &settings.mirror_dir,
+            &settings.cluster_id,
+            &settings.namespace,
+            &settings.pool,
+        ),
         cluster_id: settings.cluster_id,
         namespace: settings.namespace,
         pool: settings.pool,
@@ -120,7 +127,11 @@ pub async fn start(settings: DirectorySettings) -> Result<(Arc<Directory>, Watch
         Ok(Err(LoadError::Database(_))) | Err(_) => loader.load_mirror().await?,
     }
     let tasks = vec![
-        tokio::spawn(listen(Arc::clone(&directory), settings.listen_url, loader.mirror.clone())),
+        tokio::spawn(listen(
+            Arc::clone(&directory),
+            settings.listen_url,
+            loader.mirror.clone(),
+        )),
         tokio::spawn(loader.run(settings.reload_interval, report)),
     ];
     Ok((directory, Watching { tasks, mismatch }))
@@ -182,4 +193,3 @@ async fn listen(directory: Arc<Directory>, url: DatabaseUrl, mirror: Mirror) {
         }
     }
 }
-

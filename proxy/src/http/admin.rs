@@ -27,8 +27,19 @@ pub struct Health {
 
 impl Health {
     /// Ready as soon as `directory` is loaded and `spool` has room.
-    pub fn new(directory: Arc<Directory>, spool: Arc<Spool>, upstreams: Arc<Upstreams>, metrics: Arc<Metrics>) -> Self {
-        Self { directory, spool, upstreams, metrics, draining: AtomicBool::new(false) }
+    pub fn new(
+        directory: Arc<Directory>,
+        spool: Arc<Spool>,
+        upstreams: Arc<Upstreams>,
+        metrics: Arc<Metrics>,
+    ) -> Self {
+        Self {
+            directory,
+            spool,
+            upstreams,
+            metrics,
+            draining: AtomicBool::new(false),
+        }
     }
 
     /// From now on not ready.
@@ -68,15 +79,32 @@ async fn ready(State(health): State<Arc<Health>>) -> (StatusCode, String) {
 
 async fn metrics(State(health): State<Arc<Health>>) -> Response<Body> {
     let gauge = |value: u64| i64::try_from(value).unwrap_or(i64::MAX);
-    health.metrics.spool_records.set(gauge(health.spool.records()));
-    health.metrics.spool_capacity.set(gauge(health.spool.capacity()));
-    health.metrics.spool_blocked.set(i64::from(health.spool.is_blocked()));
-    health.metrics.directory_current.set(i64::from(health.directory.is_current()));
-    health.metrics.show_circuits(&health.upstreams.open_circuits());
+    health
+        .metrics
+        .spool_records
+        .set(gauge(health.spool.records()));
+    health
+        .metrics
+        .spool_capacity
+        .set(gauge(health.spool.capacity()));
+    health
+        .metrics
+        .spool_blocked
+        .set(i64::from(health.spool.is_blocked()));
+    health
+        .metrics
+        .directory_current
+        .set(i64::from(health.directory.is_current()));
+    health
+        .metrics
+        .show_circuits(&health.upstreams.open_circuits());
     match health.metrics.render() {
         Ok(text) => {
             let mut response = Response::new(Body::from(text));
-            response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8"));
+            response.headers_mut().insert(
+                CONTENT_TYPE,
+                HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8"),
+            );
             response
         }
         Err(error) => {

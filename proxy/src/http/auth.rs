@@ -9,7 +9,11 @@ use crate::http::error::Refusal;
 
 /// The key that a request presents: in its path, else `x-api-key`, else `Authorization: Bearer`.
 pub fn presented_key<'a>(path_key: Option<&'a str>, headers: &'a HeaderMap) -> Option<&'a str> {
-    path_key.or_else(|| text(headers, "x-api-key")).or_else(|| bearer(headers)).map(str::trim).filter(|key| !key.is_empty())
+    path_key
+        .or_else(|| text(headers, "x-api-key"))
+        .or_else(|| bearer(headers))
+        .map(str::trim)
+        .filter(|key| !key.is_empty())
 }
 
 fn text<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
@@ -36,7 +40,9 @@ impl OriginVerify {
     /// # Errors
     /// 403 without the right header.
     pub fn check(&self, headers: &HeaderMap) -> Result<(), Refusal> {
-        let Some(expected) = &self.0 else { return Ok(()) };
+        let Some(expected) = &self.0 else {
+            return Ok(());
+        };
         // Digests are compared, not secrets: how long the comparison takes tells nothing of the secret.
         let passed = headers
             .get("x-origin-verify")
@@ -44,7 +50,10 @@ impl OriginVerify {
         if passed {
             Ok(())
         } else {
-            Err(Refusal::forbidden("origin", "Requests must come through the public address of this service"))
+            Err(Refusal::forbidden(
+                "origin",
+                "Requests must come through the public address of this service",
+            ))
         }
     }
 }
@@ -56,16 +65,29 @@ mod tests {
     use super::*;
 
     fn headers(pairs: &[(&'static str, &'static str)]) -> HeaderMap {
-        pairs.iter().map(|(name, value)| ((*name).parse().unwrap(), HeaderValue::from_static(value))).collect()
+        pairs
+            .iter()
+            .map(|(name, value)| ((*name).parse().unwrap(), HeaderValue::from_static(value)))
+            .collect()
     }
 
     #[test]
     fn the_path_wins_over_x_api_key_over_bearer() {
-        let both = headers(&[("x-api-key", "of-header"), ("authorization", "Bearer of-bearer")]);
+        let both = headers(&[
+            ("x-api-key", "of-header"),
+            ("authorization", "Bearer of-bearer"),
+        ]);
         assert_eq!(presented_key(Some("of-path"), &both), Some("of-path"));
         assert_eq!(presented_key(None, &both), Some("of-header"));
-        assert_eq!(presented_key(None, &headers(&[("authorization", "bearer  of-bearer ")])), Some("of-bearer"));
-        for without in [headers(&[]), headers(&[("authorization", "Basic dTpw")]), headers(&[("x-api-key", "")])] {
+        assert_eq!(
+            presented_key(None, &headers(&[("authorization", "bearer  of-bearer ")])),
+            Some("of-bearer")
+        );
+        for without in [
+            headers(&[]),
+            headers(&[("authorization", "Basic dTpw")]),
+            headers(&[("x-api-key", "")]),
+        ] {
             assert_eq!(presented_key(None, &without), None);
         }
         assert_eq!(presented_key(Some(""), &headers(&[])), None);
@@ -74,7 +96,11 @@ mod tests {
     #[test]
     fn the_origin_secret_is_required_where_it_is_set() {
         let verify = OriginVerify::new(Some(&"front-door".into()));
-        assert!(verify.check(&headers(&[("x-origin-verify", "front-door")])).is_ok());
+        assert!(
+            verify
+                .check(&headers(&[("x-origin-verify", "front-door")]))
+                .is_ok()
+        );
         for wrong in [headers(&[]), headers(&[("x-origin-verify", "front-doo")])] {
             assert_eq!(verify.check(&wrong).unwrap_err().status, 403);
         }

@@ -17,7 +17,7 @@ use crate::http::error::{ErrorType, Refusal};
 /// What the Messages API takes.
 pub const MAX_BODY_BYTES: usize = 32 * 1024 * 1024;
 /// A client that sends nothing for this long is given up.
-const IDLE: Duration = Duration::from_secs(60);
+const IDLE: Duration = Duration::from_mins(1);
 /// How much of a body that is too large is read and dropped, and for how long, so that its sender gets to see the 413.
 const DRAIN_BYTES: usize = 2 * MAX_BODY_BYTES;
 const DRAIN_TIME: Duration = Duration::from_secs(10);
@@ -37,15 +37,27 @@ struct Inner {
 impl ByteBudget {
     /// A budget of `bytes`, shown in `held`.
     pub fn new(bytes: usize, held: IntGauge) -> Self {
-        Self(Arc::new(Inner { left: AtomicUsize::new(bytes), held }))
+        Self(Arc::new(Inner {
+            left: AtomicUsize::new(bytes),
+            held,
+        }))
     }
 
     fn take(&self, bytes: usize) -> Option<Share> {
-        self.reserve(bytes).then(|| Share { budget: self.clone(), bytes })
+        self.reserve(bytes).then(|| Share {
+            budget: self.clone(),
+            bytes,
+        })
     }
 
     fn reserve(&self, bytes: usize) -> bool {
-        let taken = self.0.left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(bytes)).is_ok();
+        let taken = self
+            .0
+            .left
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| {
+                left.checked_sub(bytes)
+            })
+            .is_ok();
         if taken {
             self.0.held.add(i64::try_from(bytes).unwrap_or(i64::MAX));
         }
@@ -73,7 +85,10 @@ impl Share {
 impl Drop for Share {
     fn drop(&mut self) {
         self.budget.0.left.fetch_add(self.bytes, Ordering::Relaxed);
-        self.budget.0.held.sub(i64::try_from(self.bytes).unwrap_or(i64::MAX));
+        self.budget
+            .0
+            .held
+            .sub(i64::try_from(self.bytes).unwrap_or(i64::MAX));
     }
 }
 
@@ -93,12 +108,22 @@ impl AsRef<[u8]> for Held {
 ///
 /// # Errors
 /// 413 over [`MAX_BODY_BYTES`], 503 with no budget left, 408 when nothing arrives, 400 when it breaks off or is encoded.
-pub async fn read<B>(headers: &HeaderMap, mut body: B, budget: &ByteBudget) -> Result<Bytes, Refusal>
+pub async fn read<B>(
+    headers: &HeaderMap,
+    mut body: B,
+    budget: &ByteBudget,
+) -> Result<Bytes, Refusal>
 where
     B: Body<Data = Bytes> + Unpin,
 {
-    if headers.get(CONTENT_ENCODING).is_some_and(|encoding| !encoding.as_bytes().eq_ignore_ascii_case(b"identity")) {
-        return Err(Refusal::invalid("encoded_body", "content-encoding is not supported: send the body uncompressed"));
+    if headers
+        .get(CONTENT_ENCODING)
+        .is_some_and(|encoding| !encoding.as_bytes().eq_ignore_ascii_case(b"identity"))
+    {
+        return Err(Refusal::invalid(
+            "encoded_body",
+            "content-encoding is not supported: send the body uncompressed",
+        ));
     }
     let declared = content_length(headers);
     if declared.is_some_and(|length| length > MAX_BODY_BYTES) {
@@ -106,11 +131,18 @@ where
         return Err(too_large());
     }
     let mut share = budget.take(declared.unwrap_or_default()).ok_or_else(busy)?;
-    let Some(first) = next(&mut body).await? else { return Ok(Bytes::new()) };
+    let Some(first) = next(&mut body).await? else {
+        return Ok(Bytes::new());
+    };
     let whole = if body.is_end_stream() || Some(first.len()) == declared {
         first
     } else {
-        let mut collected = BytesMut::with_capacity(declared.unwrap_or(first.len() * 2).min(MAX_UPFRONT).max(first.len()));
+        let mut collected = BytesMut::with_capacity(
+            declared
+                .unwrap_or(first.len() * 2)
+                .min(MAX_UPFRONT)
+                .max(first.len()),
+        );
         collected.extend_from_slice(&first);
         drop(first);
         while let Some(chunk) = next(&mut body).await? {
@@ -133,7 +165,10 @@ where
     if !share.grow_to(whole.len()) {
         return Err(busy());
     }
-    Ok(Bytes::from_owner(Held { bytes: whole, _share: share }))
+    Ok(Bytes::from_owner(Held {
+        bytes: whole,
+        _share: share,
+    }))
 }
 
 async fn next<B: Body<Data = Bytes> + Unpin>(body: &mut B) -> Result<Option<Bytes>, Refusal> {
@@ -146,7 +181,10 @@ async fn next<B: Body<Data = Bytes> + Unpin>(body: &mut B) -> Result<Option<Byte
                 "The request body did not arrive in time",
             )),
             Ok(None) => Ok(None),
-            Ok(Some(Err(_))) => Err(Refusal::invalid("body_broken", "The request body broke off")),
+            Ok(Some(Err(_))) => Err(Refusal::invalid(
+                "body_broken",
+                "The request body broke off",
+            )),
             Ok(Some(Ok(frame))) => match frame.into_data() {
                 Ok(data) => Ok(Some(data)),
                 Err(_trailers) => continue,
@@ -168,7 +206,13 @@ async fn drain<B: Body<Data = Bytes> + Unpin>(body: &mut B) {
 }
 
 fn content_length(headers: &HeaderMap) -> Option<usize> {
-    headers.get(CONTENT_LENGTH)?.to_str().ok()?.trim().parse().ok()
+    headers
+        .get(CONTENT_LENGTH)?
+        .to_str()
+        .ok()?
+        .trim()
+        .parse()
+        .ok()
 }
 
 fn too_large() -> Refusal {
@@ -181,7 +225,11 @@ fn too_large() -> Refusal {
 }
 
 fn busy() -> Refusal {
-    Refusal::unavailable("body_budget", "Too many large requests at once; try again shortly", 1)
+    Refusal::unavailable(
+        "body_budget",
+        "Too many large requests at once; try again shortly",
+        1,
+    )
 }
 
 #[cfg(test)]
@@ -200,7 +248,9 @@ mod tests {
     }
 
     fn chunks(parts: Vec<Bytes>) -> impl Body<Data = Bytes, Error = Infallible> + Unpin {
-        StreamBody::new(stream::iter(parts.into_iter().map(|part| Ok(Frame::data(part)))))
+        StreamBody::new(stream::iter(
+            parts.into_iter().map(|part| Ok(Frame::data(part))),
+        ))
     }
 
     fn declared(length: usize) -> HeaderMap {
@@ -213,7 +263,9 @@ mod tests {
     async fn a_body_in_one_piece_is_not_copied_and_its_share_comes_back() {
         let budget = budget(100);
         let sent = Bytes::from_static(b"{\"model\":1}");
-        let got = read(&declared(sent.len()), Full::new(sent.clone()), &budget).await.unwrap();
+        let got = read(&declared(sent.len()), Full::new(sent.clone()), &budget)
+            .await
+            .unwrap();
         assert_eq!(got, sent);
         assert_eq!(got.as_ptr(), sent.as_ptr());
         assert_eq!(budget.0.left.load(Ordering::Relaxed), 100 - sent.len());
@@ -221,13 +273,20 @@ mod tests {
         drop(got);
         assert_eq!(budget.0.held.get(), 11);
         drop(clone);
-        assert_eq!((budget.0.left.load(Ordering::Relaxed), budget.0.held.get()), (100, 0));
+        assert_eq!(
+            (budget.0.left.load(Ordering::Relaxed), budget.0.held.get()),
+            (100, 0)
+        );
     }
 
     #[tokio::test]
     async fn chunks_are_joined_with_and_without_a_declared_length() {
         for headers in [HeaderMap::new(), declared(6)] {
-            let body = chunks(vec![Bytes::from_static(b"ab"), Bytes::from_static(b"cd"), Bytes::from_static(b"ef")]);
+            let body = chunks(vec![
+                Bytes::from_static(b"ab"),
+                Bytes::from_static(b"cd"),
+                Bytes::from_static(b"ef"),
+            ]);
             assert_eq!(read(&headers, body, &budget(100)).await.unwrap(), "abcdef");
         }
     }
@@ -235,29 +294,71 @@ mod tests {
     #[tokio::test]
     async fn too_much_is_413_and_a_used_up_budget_503() {
         let budget = budget(8);
-        let refusal = read(&declared(MAX_BODY_BYTES + 1), Full::new(Bytes::new()), &budget).await.unwrap_err();
+        let refusal = read(
+            &declared(MAX_BODY_BYTES + 1),
+            Full::new(Bytes::new()),
+            &budget,
+        )
+        .await
+        .unwrap_err();
         assert_eq!(refusal.status, 413);
-        let refusal = read(&declared(9), Full::new(Bytes::from_static(b"123456789")), &budget).await.unwrap_err();
-        assert_eq!((refusal.status.as_u16(), refusal.retry_after), (503, Some(1)));
-        let body = chunks(vec![Bytes::from_static(b"12345"), Bytes::from_static(b"6789")]);
-        assert_eq!(read(&HeaderMap::new(), body, &budget).await.unwrap_err().status, 503);
+        let refusal = read(
+            &declared(9),
+            Full::new(Bytes::from_static(b"123456789")),
+            &budget,
+        )
+        .await
+        .unwrap_err();
+        assert_eq!(
+            (refusal.status.as_u16(), refusal.retry_after),
+            (503, Some(1))
+        );
+        let body = chunks(vec![
+            Bytes::from_static(b"12345"),
+            Bytes::from_static(b"6789"),
+        ]);
+        assert_eq!(
+            read(&HeaderMap::new(), body, &budget)
+                .await
+                .unwrap_err()
+                .status,
+            503
+        );
         assert_eq!(budget.0.left.load(Ordering::Relaxed), 8);
         let piece = Bytes::from(vec![b'x'; MAX_BODY_BYTES / 2 + 1]);
         let body = chunks(vec![piece.clone(), piece]);
-        assert_eq!(read(&HeaderMap::new(), body, &ByteBudget::new(usize::MAX, budget.0.held.clone())).await.unwrap_err().status, 413);
+        assert_eq!(
+            read(
+                &HeaderMap::new(),
+                body,
+                &ByteBudget::new(usize::MAX, budget.0.held.clone())
+            )
+            .await
+            .unwrap_err()
+            .status,
+            413
+        );
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_silent_sender_is_given_up() {
         let body = StreamBody::new(stream::pending::<Result<Frame<Bytes>, Infallible>>());
-        assert_eq!(read(&declared(5), body, &budget(100)).await.unwrap_err().status, 408);
+        assert_eq!(
+            read(&declared(5), body, &budget(100))
+                .await
+                .unwrap_err()
+                .status,
+            408
+        );
     }
 
     #[tokio::test]
     async fn an_encoded_body_is_refused_by_name() {
         let mut headers = declared(1);
         headers.insert(CONTENT_ENCODING, HeaderValue::from_static("gzip"));
-        let refusal = read(&headers, Full::new(Bytes::from_static(b"x")), &budget(100)).await.unwrap_err();
+        let refusal = read(&headers, Full::new(Bytes::from_static(b"x")), &budget(100))
+            .await
+            .unwrap_err();
         assert!(refusal.message.contains("content-encoding"));
     }
 }

@@ -67,20 +67,43 @@ pub struct Refusal {
 
 impl Refusal {
     /// A refusal without any of the optional headers.
-    pub fn new(status: StatusCode, kind: ErrorType, reason: &'static str, message: impl Into<Cow<'static, str>>) -> Self {
-        Self { status, kind, message: message.into(), reason, retry_after: None, should_retry: None, allow: None }
+    pub fn new(
+        status: StatusCode,
+        kind: ErrorType,
+        reason: &'static str,
+        message: impl Into<Cow<'static, str>>,
+    ) -> Self {
+        Self {
+            status,
+            kind,
+            message: message.into(),
+            reason,
+            retry_after: None,
+            should_retry: None,
+            allow: None,
+        }
     }
 
     /// 400: the request cannot be served as it is.
     pub fn invalid(reason: &'static str, message: impl Into<Cow<'static, str>>) -> Self {
-        Self::new(StatusCode::BAD_REQUEST, ErrorType::InvalidRequest, reason, message)
+        Self::new(
+            StatusCode::BAD_REQUEST,
+            ErrorType::InvalidRequest,
+            reason,
+            message,
+        )
     }
 
     /// 401: no valid key. Marked as not worth a retry, else Claude Code tries for minutes.
     pub fn unauthenticated(reason: &'static str, message: &'static str) -> Self {
         Self {
             should_retry: Some(false),
-            ..Self::new(StatusCode::UNAUTHORIZED, ErrorType::Authentication, reason, message)
+            ..Self::new(
+                StatusCode::UNAUTHORIZED,
+                ErrorType::Authentication,
+                reason,
+                message,
+            )
         }
     }
 
@@ -88,7 +111,12 @@ impl Refusal {
     pub fn forbidden(reason: &'static str, message: &'static str) -> Self {
         Self {
             should_retry: Some(false),
-            ..Self::new(StatusCode::FORBIDDEN, ErrorType::Permission, reason, message)
+            ..Self::new(
+                StatusCode::FORBIDDEN,
+                ErrorType::Permission,
+                reason,
+                message,
+            )
         }
     }
 
@@ -96,13 +124,23 @@ impl Refusal {
     pub fn unavailable(reason: &'static str, message: &'static str, retry_after: u32) -> Self {
         Self {
             retry_after: Some(retry_after),
-            ..Self::new(StatusCode::SERVICE_UNAVAILABLE, ErrorType::Overloaded, reason, message)
+            ..Self::new(
+                StatusCode::SERVICE_UNAVAILABLE,
+                ErrorType::Overloaded,
+                reason,
+                message,
+            )
         }
     }
 
     /// 404: no such route.
     pub fn not_found() -> Self {
-        Self::new(StatusCode::NOT_FOUND, ErrorType::NotFound, "unknown_route", "Not found")
+        Self::new(
+            StatusCode::NOT_FOUND,
+            ErrorType::NotFound,
+            "unknown_route",
+            "Not found",
+        )
     }
 
     /// 405: the route exists with another method.
@@ -123,7 +161,10 @@ impl Refusal {
         let request_id = format!("req_{}", request_id.simple());
         let body = serde_json::to_vec(&Envelope {
             kind: "error",
-            error: Detail { kind: self.kind.as_str(), message: &self.message },
+            error: Detail {
+                kind: self.kind.as_str(),
+                message: &self.message,
+            },
             request_id: &request_id,
         })
         .unwrap_or_default();
@@ -138,7 +179,10 @@ impl Refusal {
             headers.insert(RETRY_AFTER, HeaderValue::from(seconds));
         }
         if let Some(retry) = self.should_retry {
-            headers.insert("x-should-retry", HeaderValue::from_static(if retry { "true" } else { "false" }));
+            headers.insert(
+                "x-should-retry",
+                HeaderValue::from_static(if retry { "true" } else { "false" }),
+            );
         }
         if let Some(allow) = self.allow {
             headers.insert(ALLOW, HeaderValue::from_static(allow));
@@ -170,10 +214,14 @@ mod tests {
 
     #[tokio::test]
     async fn a_refusal_has_the_shape_and_headers_the_sdks_read() {
-        let response = Refusal::unauthenticated("unknown_key", "invalid x-api-key").into_response(Uuid::nil());
+        let response =
+            Refusal::unauthenticated("unknown_key", "invalid x-api-key").into_response(Uuid::nil());
         assert_eq!(response.status(), 401);
         assert_eq!(response.headers()["x-should-retry"], "false");
-        assert_eq!(response.headers()["request-id"], "req_00000000000000000000000000000000");
+        assert_eq!(
+            response.headers()["request-id"],
+            "req_00000000000000000000000000000000"
+        );
         let body = response.into_body().collect().await.unwrap().to_bytes();
         assert_eq!(
             body.as_ref(),
@@ -183,7 +231,17 @@ mod tests {
 
     #[test]
     fn a_405_names_the_methods_and_a_503_the_wait() {
-        assert_eq!(Refusal::method_not_allowed("POST").into_response(Uuid::nil()).headers()[ALLOW], "POST");
-        assert_eq!(Refusal::unavailable("spool_full", "later", 5).into_response(Uuid::nil()).headers()[RETRY_AFTER], "5");
+        assert_eq!(
+            Refusal::method_not_allowed("POST")
+                .into_response(Uuid::nil())
+                .headers()[ALLOW],
+            "POST"
+        );
+        assert_eq!(
+            Refusal::unavailable("spool_full", "later", 5)
+                .into_response(Uuid::nil())
+                .headers()[RETRY_AFTER],
+            "5"
+        );
     }
 }

@@ -48,8 +48,19 @@ pub(super) struct Watched<S> {
 impl<S> Watched<S> {
     /// Watches `stream`; heads beyond `longest_head` bytes are somebody else's to refuse.
     pub(super) fn new(stream: S, longest_head: usize) -> (Self, Arc<Framing>) {
-        let framing = Arc::new(Framing { at_head: AtomicBool::new(true), ambiguous: AtomicBool::new(false) });
-        (Self { stream, framing: Arc::clone(&framing), pieces: Vec::new(), longest_head }, framing)
+        let framing = Arc::new(Framing {
+            at_head: AtomicBool::new(true),
+            ambiguous: AtomicBool::new(false),
+        });
+        (
+            Self {
+                stream,
+                framing: Arc::clone(&framing),
+                pieces: Vec::new(),
+                longest_head,
+            },
+            framing,
+        )
     }
 
     fn look_at(&mut self, arrived: &[u8]) {
@@ -75,7 +86,9 @@ impl<S> Watched<S> {
 
     fn judge(&mut self, head: &[u8]) {
         self.framing.at_head.store(false, Ordering::Relaxed);
-        self.framing.ambiguous.store(is_ambiguous(head), Ordering::Relaxed);
+        self.framing
+            .ambiguous
+            .store(is_ambiguous(head), Ordering::Relaxed);
     }
 }
 
@@ -94,7 +107,11 @@ fn is_ambiguous(head: &[u8]) -> bool {
 }
 
 impl<S: AsyncRead + Unpin> AsyncRead for Watched<S> {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
         let before = buf.filled().len();
         let polled = Pin::new(&mut self.stream).poll_read(cx, buf);
         if self.framing.at_head.load(Ordering::Relaxed) && buf.filled().len() > before {
@@ -105,11 +122,19 @@ impl<S: AsyncRead + Unpin> AsyncRead for Watched<S> {
 }
 
 impl<S: AsyncWrite + Unpin> AsyncWrite for Watched<S> {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
         Pin::new(&mut self.stream).poll_write(cx, buf)
     }
 
-    fn poll_write_vectored(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bufs: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
         Pin::new(&mut self.stream).poll_write_vectored(cx, bufs)
     }
 
@@ -135,7 +160,7 @@ mod tests {
 
     /// What is found when `sent` arrives in pieces of `size` bytes.
     async fn found(sent: &[u8], size: usize) -> bool {
-        let pieces = sent.chunks(size).fold(Pieces::default(), |reader, piece| reader.then(piece));
+        let pieces = sent.chunks(size).fold(Pieces::default(), Pieces::then);
         let (mut watched, framing) = Watched::new(pieces, 1024);
         let mut all = Vec::new();
         watched.read_to_end(&mut all).await.unwrap();
@@ -155,7 +180,11 @@ mod tests {
     }
 
     impl AsyncRead for Pieces {
-        fn poll_read(mut self: Pin<&mut Self>, _: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        fn poll_read(
+            mut self: Pin<&mut Self>,
+            _: &mut Context<'_>,
+            buf: &mut ReadBuf<'_>,
+        ) -> Poll<io::Result<()>> {
             if let Some(mut piece) = self.0.pop_front() {
                 let rest = piece.split_off(piece.len().min(buf.remaining()));
                 buf.put_slice(&piece);

@@ -23,11 +23,19 @@ pub fn request_head(body: &[u8], headers: &HeaderMap) -> Result<RequestHead, Ref
     let fields: Fields<'_> = serde_json::from_slice(body).map_err(|error| malformed(&error))?;
     let model = match fields.model {
         Some(Scalar::Text(model)) if !model.is_empty() => model.into_owned(),
-        Some(Scalar::Text(_)) => return Err(Refusal::invalid("no_model", "model: must not be empty")),
-        Some(_) => return Err(Refusal::invalid("no_model", "model: Input should be a valid string")),
+        Some(Scalar::Text(_)) => {
+            return Err(Refusal::invalid("no_model", "model: must not be empty"));
+        }
+        Some(_) => {
+            return Err(Refusal::invalid(
+                "no_model",
+                "model: Input should be a valid string",
+            ));
+        }
         None => return Err(Refusal::invalid("no_model", "model: Field required")),
     };
-    let session_id = header_id(headers, "x-claude-code-session-id").or_else(|| fields.metadata.and_then(session_of));
+    let session_id = header_id(headers, "x-claude-code-session-id")
+        .or_else(|| fields.metadata.and_then(session_of));
     Ok(RequestHead {
         model,
         stream: matches!(fields.stream, Some(Scalar::Bool(true))),
@@ -131,21 +139,31 @@ fn session_of(metadata: &RawValue) -> Option<String> {
         #[serde(borrow)]
         session_id: Option<Scalar<'a>>,
     }
-    let Ok(Metadata { user_id: Some(Scalar::Text(user_id)) }) = serde_json::from_str(metadata.get()) else {
+    let Ok(Metadata {
+        user_id: Some(Scalar::Text(user_id)),
+    }) = serde_json::from_str(metadata.get())
+    else {
         return None;
     };
     if user_id.starts_with('{') {
         match serde_json::from_str(&user_id) {
-            Ok(UserId { session_id: Some(Scalar::Text(id)) }) => kept(&id),
+            Ok(UserId {
+                session_id: Some(Scalar::Text(id)),
+            }) => kept(&id),
             _ => None,
         }
     } else {
-        user_id.rsplit_once("_session_").and_then(|(_, id)| kept(id))
+        user_id
+            .rsplit_once("_session_")
+            .and_then(|(_, id)| kept(id))
     }
 }
 
 fn header_id(headers: &HeaderMap, name: &str) -> Option<String> {
-    headers.get(name).and_then(|value| value.to_str().ok()).and_then(kept)
+    headers
+        .get(name)
+        .and_then(|value| value.to_str().ok())
+        .and_then(kept)
 }
 
 fn kept(id: &str) -> Option<String> {
@@ -191,7 +209,11 @@ mod tests {
             r#"{"model":"m","stream":{"a":[1]},"max_tokens":[{}],"metadata":null}"#,
         ] {
             let head = head(body).unwrap();
-            assert_eq!((head.stream, head.max_tokens, head.session_id), (false, None, None), "{body}");
+            assert_eq!(
+                (head.stream, head.max_tokens, head.session_id),
+                (false, None, None),
+                "{body}"
+            );
         }
     }
 
@@ -200,10 +222,16 @@ mod tests {
         let old = r#"{"model":"m","metadata":{"user_id":"user_ab_account__session_f00d"}}"#;
         assert_eq!(head(old).unwrap().session_id.as_deref(), Some("f00d"));
         let mut headers = HeaderMap::new();
-        headers.insert("x-claude-code-session-id", HeaderValue::from_static("of-header"));
+        headers.insert(
+            "x-claude-code-session-id",
+            HeaderValue::from_static("of-header"),
+        );
         headers.insert("x-claude-code-agent-id", HeaderValue::from_static("agent"));
         let head = request_head(old.as_bytes(), &headers).unwrap();
-        assert_eq!((head.session_id.as_deref(), head.agent_id.as_deref()), (Some("of-header"), Some("agent")));
+        assert_eq!(
+            (head.session_id.as_deref(), head.agent_id.as_deref()),
+            (Some("of-header"), Some("agent"))
+        );
     }
 
     #[test]
@@ -221,7 +249,11 @@ mod tests {
         ] {
             let refusal = request_head(body, &HeaderMap::new()).unwrap_err();
             assert_eq!(refusal.status, 400);
-            assert!(refusal.message.contains(words), "{} / {words}", refusal.message);
+            assert!(
+                refusal.message.contains(words),
+                "{} / {words}",
+                refusal.message
+            );
             assert!(!refusal.message.contains("secret"), "{}", refusal.message);
         }
     }

@@ -54,7 +54,10 @@ impl Service for Frontend {
         let request_id = Uuid::now_v7();
         let route = target(request.uri().path()).route;
         let dispatched = if ambiguous {
-            Err(Refusal::invalid("ambiguous_length", "Content-Length and Transfer-Encoding exclude each other: send one of them"))
+            Err(Refusal::invalid(
+                "ambiguous_length",
+                "Content-Length and Transfer-Encoding exclude each other: send one of them",
+            ))
         } else {
             self.dispatch(request, route, request_id, received_at).await
         };
@@ -63,8 +66,14 @@ impl Service for Frontend {
             Err(refusal) => {
                 let code = refusal.status;
                 tracing::debug!(%request_id, route = route.label(), status = code.as_u16(), reason = refusal.reason, "refused");
-                self.metrics.refused.with_label_values(&[refusal.reason]).inc();
-                self.metrics.requests.with_label_values(&[route.label(), code.as_str(), "none"]).inc();
+                self.metrics
+                    .refused
+                    .with_label_values(&[refusal.reason])
+                    .inc();
+                self.metrics
+                    .requests
+                    .with_label_values(&[route.label(), code.as_str(), "none"])
+                    .inc();
                 refusal.into_response(request_id)
             }
         }
@@ -80,20 +89,32 @@ impl Frontend {
         received_at: Instant,
     ) -> Result<Response<RelayBody>, Refusal> {
         match (route, request.method()) {
-            (Route::Messages, &Method::POST) => self.messages(request, request_id, received_at).await,
+            (Route::Messages, &Method::POST) => {
+                self.messages(request, request_id, received_at).await
+            }
             (Route::Probe, &Method::GET | &Method::HEAD) => {
                 self.origin_verify.check(request.headers())?;
-                self.metrics.requests.with_label_values(&[route.label(), StatusCode::OK.as_str(), "none"]).inc();
+                self.metrics
+                    .requests
+                    .with_label_values(&[route.label(), StatusCode::OK.as_str(), "none"])
+                    .inc();
                 Ok(Response::new(RelayBody::whole(Bytes::new())))
             }
-            (Route::Messages | Route::Probe, _) => Err(Refusal::method_not_allowed(route.methods())),
+            (Route::Messages | Route::Probe, _) => {
+                Err(Refusal::method_not_allowed(route.methods()))
+            }
             (Route::Unknown, _) => Err(Refusal::not_found()),
         }
     }
 
     /// In the order of the contract: the front door, the key, the body, the model, then the record that must exist before an
     /// upstream is asked.
-    async fn messages(&self, request: Request<Incoming>, request_id: Uuid, received_at: Instant) -> Result<Response<RelayBody>, Refusal> {
+    async fn messages(
+        &self,
+        request: Request<Incoming>,
+        request_id: Uuid,
+        received_at: Instant,
+    ) -> Result<Response<RelayBody>, Refusal> {
         let (parts, body) = request.into_parts();
         self.origin_verify.check(&parts.headers)?;
         let presented = presented_key(target(parts.uri.path()).path_key, &parts.headers);
@@ -117,8 +138,16 @@ impl Frontend {
         };
         let ticket = self.meter.open(&call).await?;
         if !allowed {
-            let refusal = Refusal::invalid("model", format!("model: {} is not allowed for this access key", shown(&call.head.model)));
-            ticket.finish(blocked(&refusal, received_at.elapsed())).await;
+            let refusal = Refusal::invalid(
+                "model",
+                format!(
+                    "model: {} is not allowed for this access key",
+                    shown(&call.head.model)
+                ),
+            );
+            ticket
+                .finish(blocked(&refusal, received_at.elapsed()))
+                .await;
             return Err(refusal);
         }
         Ok(self.router.serve(call, ticket).await)
@@ -127,7 +156,11 @@ impl Frontend {
 
 /// A model name as an error message may repeat it.
 fn shown(model: &str) -> String {
-    model.chars().filter(|c| !c.is_control()).take(128).collect()
+    model
+        .chars()
+        .filter(|c| !c.is_control())
+        .take(128)
+        .collect()
 }
 
 fn blocked(refusal: &Refusal, latency: Duration) -> Outcome {

@@ -13,7 +13,10 @@ pub struct Target<'a> {
 
 impl fmt::Debug for Target<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Target").field("route", &self.route).field("has_path_key", &self.path_key.is_some()).finish()
+        f.debug_struct("Target")
+            .field("route", &self.route)
+            .field("has_path_key", &self.path_key.is_some())
+            .finish()
     }
 }
 
@@ -72,7 +75,11 @@ mod tests {
     fn paths_become_routes_with_and_without_a_key() {
         for (path, route, path_key) in [
             ("/v1/messages", Route::Messages, None),
-            ("/ak/sk-spw-x/v1/messages", Route::Messages, Some("sk-spw-x")),
+            (
+                "/ak/sk-spw-x/v1/messages",
+                Route::Messages,
+                Some("sk-spw-x"),
+            ),
             ("/", Route::Probe, None),
             ("/ak/k", Route::Probe, Some("k")),
             ("/ak/k/", Route::Probe, Some("k")),

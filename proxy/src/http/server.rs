@@ -32,11 +32,20 @@ const ACCEPT_BACK_OFF: Duration = Duration::from_millis(50);
 /// Answers requests.
 pub trait Service: Send + Sync + 'static {
     /// Answers one request, whose head is `ambiguous` when it says the body's length twice. Dropped when the client leaves.
-    fn answer(&self, request: Request<Incoming>, ambiguous: bool) -> impl Future<Output = Response<RelayBody>> + Send;
+    fn answer(
+        &self,
+        request: Request<Incoming>,
+        ambiguous: bool,
+    ) -> impl Future<Output = Response<RelayBody>> + Send;
 }
 
 /// Accepts connections until `stop`, then waits for the answers in flight, at most `grace`, and cuts off the rest.
-pub async fn serve<S: Service>(listener: TcpListener, service: Arc<S>, stop: CancellationToken, grace: Duration) {
+pub async fn serve<S: Service>(
+    listener: TcpListener,
+    service: Arc<S>,
+    stop: CancellationToken,
+    grace: Duration,
+) {
     let builder = Arc::new(builder());
     let connections = TaskTracker::new();
     let graceful = GracefulShutdown::new();
@@ -48,7 +57,11 @@ pub async fn serve<S: Service>(listener: TcpListener, service: Arc<S>, stop: Can
         };
         match accepted {
             Ok((stream, _)) => {
-                let (builder, service, watcher) = (Arc::clone(&builder), Arc::clone(&service), graceful.watcher());
+                let (builder, service, watcher) = (
+                    Arc::clone(&builder),
+                    Arc::clone(&service),
+                    graceful.watcher(),
+                );
                 let connection = async move {
                     // Answers are streams of small pieces: each must leave at once.
                     let _ = stream.set_nodelay(true);
@@ -61,7 +74,9 @@ pub async fn serve<S: Service>(listener: TcpListener, service: Arc<S>, stop: Can
                             Ok::<_, Infallible>(response)
                         }
                     });
-                    let connection = builder.serve_connection(TokioIo::new(stream), service).into_owned();
+                    let connection = builder
+                        .serve_connection(TokioIo::new(stream), service)
+                        .into_owned();
                     // A client that breaks the protocol or leaves is its own affair.
                     let _ = watcher.watch(connection).await;
                 };
@@ -77,8 +92,14 @@ pub async fn serve<S: Service>(listener: TcpListener, service: Arc<S>, stop: Can
     connections.close();
     let open = connections.len();
     tracing::info!(connections = open, "finishing answers in flight");
-    if tokio::time::timeout(grace, graceful.shutdown()).await.is_err() {
-        tracing::warn!(connections = connections.len(), "grace period is over: cutting off what is left");
+    if tokio::time::timeout(grace, graceful.shutdown())
+        .await
+        .is_err()
+    {
+        tracing::warn!(
+            connections = connections.len(),
+            "grace period is over: cutting off what is left"
+        );
     }
     cut.cancel();
     connections.wait().await;
@@ -86,7 +107,12 @@ pub async fn serve<S: Service>(listener: TcpListener, service: Arc<S>, stop: Can
 
 fn builder() -> auto::Builder<TokioExecutor> {
     let mut builder = auto::Builder::new(TokioExecutor::new());
-    builder.http1().timer(TokioTimer::new()).header_read_timeout(HEAD_TIMEOUT).max_buf_size(MAX_HEAD_BYTES).max_headers(MAX_HEADERS);
+    builder
+        .http1()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEAD_TIMEOUT)
+        .max_buf_size(MAX_HEAD_BYTES)
+        .max_headers(MAX_HEADERS);
     builder
         .http2()
         .timer(TokioTimer::new())

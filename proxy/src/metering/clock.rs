@@ -36,9 +36,16 @@ mod tests {
     fn a_measured_offset_is_applied_and_times_are_whole_microseconds() {
         let clock = Clock::default();
         let asked = Utc::now();
-        clock.correct(asked, asked + TimeDelta::milliseconds(90_010), asked + TimeDelta::milliseconds(20));
+        clock.correct(
+            asked,
+            asked + TimeDelta::milliseconds(90_010),
+            asked + TimeDelta::milliseconds(20),
+        );
         let ahead = clock.now() - Utc::now();
-        assert!((ahead - TimeDelta::seconds(90)).abs() < TimeDelta::milliseconds(500), "{ahead}");
+        assert!(
+            (ahead - TimeDelta::seconds(90)).abs() < TimeDelta::milliseconds(500),
+            "{ahead}"
+        );
         assert_eq!(clock.now().timestamp_subsec_nanos() % 1000, 0);
     }
 }

@@ -22,7 +22,7 @@ const GATHER: Duration = Duration::from_millis(200);
 const FIRST_RETRY: Duration = Duration::from_millis(250);
 const LONGEST_RETRY: Duration = Duration::from_secs(5);
 /// How often the offset of the clocks is measured.
-const CLOCK_INTERVAL: Duration = Duration::from_secs(60);
+const CLOCK_INTERVAL: Duration = Duration::from_mins(1);
 
 /// Sends the spool's records.
 #[derive(Debug)]
@@ -44,8 +44,18 @@ enum FlushError {
 
 impl Flusher {
     /// A flusher from `spool` to `database` that also keeps `clock` right.
-    pub fn new(spool: Arc<Spool>, database: PgPool, clock: Arc<Clock>, metrics: Arc<Metrics>) -> Self {
-        Self { spool, database, clock, metrics }
+    pub fn new(
+        spool: Arc<Spool>,
+        database: PgPool,
+        clock: Arc<Clock>,
+        metrics: Arc<Metrics>,
+    ) -> Self {
+        Self {
+            spool,
+            database,
+            clock,
+            metrics,
+        }
     }
 
     /// Sends what is closed until `stop`. What is left then is for [`drain`](Self::drain).
@@ -57,7 +67,8 @@ impl Flusher {
         let mut retry = FIRST_RETRY;
         let mut measured: Option<Instant> = None;
         loop {
-            if measured.is_none_or(|at| at.elapsed() > CLOCK_INTERVAL) && self.measure_clock().await {
+            if measured.is_none_or(|at| at.elapsed() > CLOCK_INTERVAL) && self.measure_clock().await
+            {
                 measured = Some(Instant::now());
             }
             match self.flush().await {
@@ -120,12 +131,17 @@ impl Flusher {
             Err(error) if error.is_unavailable() => Err(error.into()),
             Err(error) => {
                 tracing::warn!(error = %error, records = records.len(), "usage batch was refused: sending its rows one by one");
-                self.send_one_by_one(done, seqs.into_iter().zip(records)).await
+                self.send_one_by_one(done, seqs.into_iter().zip(records))
+                    .await
             }
         }
     }
 
-    async fn send_one_by_one(&self, mut done: Vec<i64>, records: impl Iterator<Item = (i64, UsageRecord)>) -> Result<usize, FlushError> {
+    async fn send_one_by_one(
+        &self,
+        mut done: Vec<i64>,
+        records: impl Iterator<Item = (i64, UsageRecord)>,
+    ) -> Result<usize, FlushError> {
         let mut failed = None;
         for (seq, record) in records {
             match self.send_alone(&record).await {
@@ -162,7 +178,10 @@ impl Flusher {
     /// no secret, and given up: they would stop all others for ever.
     fn decode(&self, stored: Vec<Stored>) -> (Vec<i64>, (Vec<i64>, Vec<UsageRecord>)) {
         let mut unreadable = Vec::new();
-        let mut readable = (Vec::with_capacity(stored.len()), Vec::with_capacity(stored.len()));
+        let mut readable = (
+            Vec::with_capacity(stored.len()),
+            Vec::with_capacity(stored.len()),
+        );
         for row in stored {
             match serde_json::from_slice(&row.json) {
                 Ok(record) => {

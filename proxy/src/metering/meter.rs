@@ -34,10 +34,22 @@ impl Meter {
     /// 503: the spool is full or cannot be written, and a request that could be forgotten is not served.
     pub async fn open(&self, call: &Call) -> Result<Ticket, Refusal> {
         let opened = record::opened(call);
-        let slot = self.spool.begin(&opened).await.map_err(|error| refusal(&error))?;
-        let (spool, metrics, pool) = (Arc::clone(&self.spool), Arc::clone(&self.metrics), Arc::clone(&call.admission.pool));
+        let slot = self
+            .spool
+            .begin(&opened)
+            .await
+            .map_err(|error| refusal(&error))?;
+        let (spool, metrics, pool) = (
+            Arc::clone(&self.spool),
+            Arc::clone(&self.metrics),
+            Arc::clone(&call.admission.pool),
+        );
         Ok(Ticket::new(call.received_at, move |outcome| {
-            let times = Times { latency: outcome.latency, ttft: outcome.ttft, overhead: outcome.overhead };
+            let times = Times {
+                latency: outcome.latency,
+                ttft: outcome.ttft,
+                overhead: outcome.overhead,
+            };
             let closed = record::closed(opened, outcome, &pool);
             observe(&metrics, &closed, &times);
             spool.close(&slot, &closed).unwrap_or_else(|error| {
@@ -56,10 +68,18 @@ struct Times {
 
 fn refusal(error: &SpoolError) -> Refusal {
     match error {
-        SpoolError::Full => Refusal::unavailable("spool_full", "Usage cannot be recorded at the moment; try again shortly", RETRY_AFTER),
+        SpoolError::Full => Refusal::unavailable(
+            "spool_full",
+            "Usage cannot be recorded at the moment; try again shortly",
+            RETRY_AFTER,
+        ),
         error => {
             tracing::error!(error = %error, "usage record cannot be opened");
-            Refusal::unavailable("spool_unwritable", "Usage cannot be recorded at the moment; try again shortly", RETRY_AFTER)
+            Refusal::unavailable(
+                "spool_unwritable",
+                "Usage cannot be recorded at the moment; try again shortly",
+                RETRY_AFTER,
+            )
         }
     }
 }
@@ -72,11 +92,20 @@ fn observe(metrics: &Metrics, record: &UsageRecord, times: &Times) {
     let route = Route::Messages.label();
     let provider = record.provider.map_or("none", Provider::as_str);
     let mut code = [0; 3];
-    metrics.requests.with_label_values(&[route, code_text(record.http_status, &mut code), provider]).inc();
-    metrics.duration.with_label_values(&[route, provider]).observe(times.latency.as_secs_f64());
+    metrics
+        .requests
+        .with_label_values(&[route, code_text(record.http_status, &mut code), provider])
+        .inc();
+    metrics
+        .duration
+        .with_label_values(&[route, provider])
+        .observe(times.latency.as_secs_f64());
     metrics.overhead.observe(times.overhead.as_secs_f64());
     if let Some(ttft) = times.ttft {
-        metrics.time_to_first_token.with_label_values(&[provider]).observe(ttft.as_secs_f64());
+        metrics
+            .time_to_first_token
+            .with_label_values(&[provider])
+            .observe(ttft.as_secs_f64());
     }
     let tokens = &record.tokens;
     for (kind, count) in [
@@ -86,13 +115,25 @@ fn observe(metrics: &Metrics, record: &UsageRecord, times: &Times) {
         ("cache_creation", tokens.cache_creation()),
     ] {
         if count > 0 {
-            metrics.tokens.with_label_values(&[kind, provider]).inc_by(count);
+            metrics
+                .tokens
+                .with_label_values(&[kind, provider])
+                .inc_by(count);
         }
     }
-    let paid = record.abandoned.as_ref().map_or(record.cost, |abandoned| record.cost + abandoned.cost);
-    metrics.cost.with_label_values(&[provider]).inc_by(usd(paid.0));
+    let paid = record
+        .abandoned
+        .as_ref()
+        .map_or(record.cost, |abandoned| record.cost + abandoned.cost);
+    metrics
+        .cost
+        .with_label_values(&[provider])
+        .inc_by(usd(paid.0));
     if let Some(reason) = record.fallback_reason {
-        metrics.fallbacks.with_label_values(&[reason.as_str()]).inc();
+        metrics
+            .fallbacks
+            .with_label_values(&[reason.as_str()])
+            .inc();
     }
     tracing::debug!(
         request_id = %record.request_id,

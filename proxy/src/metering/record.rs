@@ -12,7 +12,7 @@ use spillway_core::domain::pricing::{Price, PriceSource, price_of};
 use spillway_core::domain::tokens::TokenUsage;
 use spillway_core::domain::usage::{AbandonedUsage, UsageRecord, UsageStatus};
 
-use crate::call::{Call, CLIENT_CLOSED_REQUEST, Outcome, PoolView};
+use crate::call::{CLIENT_CLOSED_REQUEST, Call, Outcome, PoolView};
 
 /// Bytes of request body that are taken for one input token.
 const BYTES_PER_TOKEN: u64 = 4;
@@ -26,7 +26,10 @@ pub(super) fn opened(call: &Call) -> UsageRecord {
     let (caller, pool, head) = (&admission.caller, &admission.pool, &call.head);
     let tokens = TokenUsage {
         input: (call.body.len() as u64).div_ceil(BYTES_PER_TOKEN),
-        output: head.max_tokens.unwrap_or(u64::MAX).min(INTERRUPTED_OUTPUT_TOKENS),
+        output: head
+            .max_tokens
+            .unwrap_or(u64::MAX)
+            .min(INTERRUPTED_OUTPUT_TOKENS),
         ..TokenUsage::default()
     };
     let (price, price_source) = price(pool, &head.model, None);
@@ -86,7 +89,11 @@ pub(super) fn closed(opened: UsageRecord, outcome: Outcome, pool: &PoolView) -> 
         status: outcome.status,
         http_status: outcome.http_status,
         tokens: outcome.tokens,
-        cost: if outcome.tokens.is_zero() { MicroUsd::ZERO } else { price.cost(&outcome.tokens) },
+        cost: if outcome.tokens.is_zero() {
+            MicroUsd::ZERO
+        } else {
+            price.cost(&outcome.tokens)
+        },
         abandoned,
         price_source,
         estimated: outcome.estimated,
@@ -98,11 +105,24 @@ pub(super) fn closed(opened: UsageRecord, outcome: Outcome, pool: &PoolView) -> 
 
 /// A name as Postgres can keep it: without NUL, and not of any length that a client makes up.
 fn storable(name: &str) -> String {
-    name.chars().take(MAX_MODEL_CHARS).map(|c| if c == '\0' { char::REPLACEMENT_CHARACTER } else { c }).collect()
+    name.chars()
+        .take(MAX_MODEL_CHARS)
+        .map(|c| {
+            if c == '\0' {
+                char::REPLACEMENT_CHARACTER
+            } else {
+                c
+            }
+        })
+        .collect()
 }
 
 fn price(pool: &PoolView, model: &str, upstream_model: Option<&str>) -> (Price, PriceSource) {
-    let own = pool.models.iter().find(|mapping| mapping.name.matches(model)).and_then(|mapping| mapping.price.as_ref());
+    let own = pool
+        .models
+        .iter()
+        .find(|mapping| mapping.name.matches(model))
+        .and_then(|mapping| mapping.price.as_ref());
     price_of(model, upstream_model, own)
 }
 
@@ -191,7 +211,11 @@ pub(crate) mod tests {
             upstream_request_id: Some("req_up".to_owned()),
             is_fallback: false,
             fallback_reason: None,
-            tokens: TokenUsage { input: 1_000_000, output: 100_000, ..TokenUsage::default() },
+            tokens: TokenUsage {
+                input: 1_000_000,
+                output: 100_000,
+                ..TokenUsage::default()
+            },
             estimated: false,
             abandoned: None,
             ttft: Some(Duration::from_millis(300)),
@@ -203,7 +227,10 @@ pub(crate) mod tests {
     #[test]
     fn an_open_record_is_what_it_becomes_when_the_process_is_killed() {
         let record = record();
-        assert_eq!((record.status, record.estimated), (UsageStatus::Interrupted, true));
+        assert_eq!(
+            (record.status, record.estimated),
+            (UsageStatus::Interrupted, true)
+        );
         assert_eq!((record.tokens.input, record.tokens.output), (10, 256));
         // 10 x 3 USD and 256 x 15 USD per million.
         assert_eq!(record.cost, MicroUsd(30 + 3_840));
@@ -214,10 +241,19 @@ pub(crate) mod tests {
     fn a_closed_record_carries_the_upstreams_numbers_and_their_price() {
         let call = call();
         let record = closed(opened(&call), outcome(), &call.admission.pool);
-        assert_eq!((record.status, record.http_status, record.estimated), (UsageStatus::Ok, 200, false));
-        assert_eq!((record.cost, record.price_source), (MicroUsd(4_500_000), PriceSource::Table));
+        assert_eq!(
+            (record.status, record.http_status, record.estimated),
+            (UsageStatus::Ok, 200, false)
+        );
+        assert_eq!(
+            (record.cost, record.price_source),
+            (MicroUsd(4_500_000), PriceSource::Table)
+        );
         assert_eq!((record.latency_ms, record.ttft_ms), (2_500, Some(300)));
-        assert_eq!((record.request_id, record.created_at), (call.admission.request_id, call.admission.created_at));
+        assert_eq!(
+            (record.request_id, record.created_at),
+            (call.admission.request_id, call.admission.created_at)
+        );
     }
 
     #[test]
@@ -225,7 +261,10 @@ pub(crate) mod tests {
         let mut call = call();
         call.head.model = "own-model".to_owned();
         let record = closed(opened(&call), outcome(), &call.admission.pool);
-        assert_eq!((record.cost, record.price_source), (MicroUsd(1_200_000), PriceSource::Pool));
+        assert_eq!(
+            (record.cost, record.price_source),
+            (MicroUsd(1_200_000), PriceSource::Pool)
+        );
     }
 
     #[test]
@@ -234,11 +273,30 @@ pub(crate) mod tests {
         let attempt = Abandoned {
             provider: Provider::Plan,
             upstream_model: None,
-            tokens: TokenUsage { input: 100, cache_read: 1_000, output: 2, ..TokenUsage::default() },
+            tokens: TokenUsage {
+                input: 100,
+                cache_read: 1_000,
+                output: 2,
+                ..TokenUsage::default()
+            },
         };
-        let record = closed(opened(&call), Outcome { abandoned: Some(attempt), ..outcome() }, &call.admission.pool);
+        let record = closed(
+            opened(&call),
+            Outcome {
+                abandoned: Some(attempt),
+                ..outcome()
+            },
+            &call.admission.pool,
+        );
         let abandoned = record.abandoned.unwrap();
-        assert_eq!((abandoned.input_tokens, abandoned.output_tokens, abandoned.cost), (1_100, 2, MicroUsd(300 + 300 + 30)));
+        assert_eq!(
+            (
+                abandoned.input_tokens,
+                abandoned.output_tokens,
+                abandoned.cost
+            ),
+            (1_100, 2, MicroUsd(300 + 300 + 30))
+        );
         assert_eq!(record.cost, MicroUsd(4_500_000));
     }
 
@@ -254,7 +312,14 @@ pub(crate) mod tests {
     #[test]
     fn nothing_used_costs_nothing() {
         let call = call();
-        let record = closed(opened(&call), Outcome { tokens: TokenUsage::default(), ..outcome() }, &call.admission.pool);
+        let record = closed(
+            opened(&call),
+            Outcome {
+                tokens: TokenUsage::default(),
+                ..outcome()
+            },
+            &call.admission.pool,
+        );
         assert_eq!(record.cost, MicroUsd::ZERO);
     }
 }

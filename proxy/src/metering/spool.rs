@@ -89,7 +89,10 @@ struct Opening<'a> {
 impl Drop for Opening<'_> {
     fn drop(&mut self) {
         if !self.settled {
-            let _ = self.spool.commands.send(Command::Remove { seqs: vec![self.seq], done: None });
+            let _ = self.spool.commands.send(Command::Remove {
+                seqs: vec![self.seq],
+                done: None,
+            });
         }
     }
 }
@@ -118,21 +121,37 @@ impl Spool {
         let file = dir.join("spool.db");
         let connection = match prepare(&file) {
             Err(error) if is_damaged(&error) => {
-                let aside = dir.join(format!("spool.db.damaged-{}", chrono::Utc::now().timestamp()));
+                let aside = dir.join(format!(
+                    "spool.db.damaged-{}",
+                    chrono::Utc::now().timestamp()
+                ));
                 tracing::error!(kept_as = %aside.display(), error = %error, "spool file is damaged: put aside");
-                fs::rename(&file, &aside).map_err(|source| SpoolError::Directory { path: aside, source })?;
+                fs::rename(&file, &aside).map_err(|source| SpoolError::Directory {
+                    path: aside,
+                    source,
+                })?;
                 prepare(&file)?
             }
             other => other?,
         };
-        let interrupted = connection.execute("UPDATE records SET closed = 1 WHERE closed = 0", [])?;
+        let interrupted =
+            connection.execute("UPDATE records SET closed = 1 WHERE closed = 0", [])?;
         if interrupted > 0 {
-            tracing::warn!(records = interrupted, "requests of an earlier process were interrupted");
+            tracing::warn!(
+                records = interrupted,
+                "requests of an earlier process were interrupted"
+            );
         }
-        let (count, last): (i64, i64) =
-            connection.query_row("SELECT count(*), coalesce(max(seq), 0) FROM records", [], |row| Ok((row.get(0)?, row.get(1)?)))?;
+        let (count, last): (i64, i64) = connection.query_row(
+            "SELECT count(*), coalesce(max(seq), 0) FROM records",
+            [],
+            |row| Ok((row.get(0)?, row.get(1)?)),
+        )?;
         let reader = Connection::open(&file)?;
-        let shared = Arc::new(Shared { records: AtomicU64::new(count.unsigned_abs()), ..Shared::default() });
+        let shared = Arc::new(Shared {
+            records: AtomicU64::new(count.unsigned_abs()),
+            ..Shared::default()
+        });
         let (commands, queue) = channel();
         let writer = {
             let shared = Arc::clone(&shared);
@@ -163,9 +182,21 @@ impl Spool {
             self.shared.records.fetch_sub(1, Ordering::Relaxed);
             return Err(SpoolError::Full);
         }
-        let mut opening = Opening { spool: self, seq: self.next.fetch_add(1, Ordering::Relaxed), settled: false };
+        let mut opening = Opening {
+            spool: self,
+            seq: self.next.fetch_add(1, Ordering::Relaxed),
+            settled: false,
+        };
         let (done, committed) = oneshot::channel();
-        let written = self.commands.send(Command::Open { seq: opening.seq, json, done }).is_ok() && committed.await.is_ok();
+        let written = self
+            .commands
+            .send(Command::Open {
+                seq: opening.seq,
+                json,
+                done,
+            })
+            .is_ok()
+            && committed.await.is_ok();
         opening.settled = true;
         if !written {
             self.shared.records.fetch_sub(1, Ordering::Relaxed);
@@ -182,7 +213,13 @@ impl Spool {
     pub fn close(&self, slot: &Slot, record: &UsageRecord) -> Result<Closing, SpoolError> {
         let json = serde_json::to_vec(record)?;
         let (done, committed) = oneshot::channel();
-        self.commands.send(Command::Close { seq: slot.0, json, done: Some(done) }).map_err(|_| SpoolError::Unwritable)?;
+        self.commands
+            .send(Command::Close {
+                seq: slot.0,
+                json,
+                done: Some(done),
+            })
+            .map_err(|_| SpoolError::Unwritable)?;
         Ok(Closing::after(committed))
     }
 
@@ -194,8 +231,15 @@ impl Spool {
         let reader = Arc::clone(&self.reader);
         tokio::task::spawn_blocking(move || {
             let reader = reader.lock();
-            let mut statement = reader.prepare_cached("SELECT seq, record FROM records WHERE closed = 1 ORDER BY seq LIMIT ?1")?;
-            let rows = statement.query_map([limit], |row| Ok(Stored { seq: row.get(0)?, json: row.get(1)? }))?;
+            let mut statement = reader.prepare_cached(
+                "SELECT seq, record FROM records WHERE closed = 1 ORDER BY seq LIMIT ?1",
+            )?;
+            let rows = statement.query_map([limit], |row| {
+                Ok(Stored {
+                    seq: row.get(0)?,
+                    json: row.get(1)?,
+                })
+            })?;
             Ok(rows.collect::<Result<_, _>>()?)
         })
         .await
@@ -205,7 +249,14 @@ impl Spool {
     /// Forgets records that are in Postgres. Resolves once that is committed.
     pub async fn remove(&self, seqs: Vec<i64>) {
         let (done, committed) = oneshot::channel();
-        if self.commands.send(Command::Remove { seqs, done: Some(done) }).is_ok() {
+        if self
+            .commands
+            .send(Command::Remove {
+                seqs,
+                done: Some(done),
+            })
+            .is_ok()
+        {
             // An error means that the writer has ended: then the rows are sent again at the next start, and known there.
             let _ = committed.await;
         }
@@ -217,7 +268,8 @@ impl Spool {
         let log = self.file.with_extension("db-wal");
         if fs::metadata(log).is_ok_and(|log| log.len() > LARGE) {
             let reader = Arc::clone(&self.reader);
-            let moved = tokio::task::spawn_blocking(move || checkpoint(&reader.lock(), "PASSIVE")).await;
+            let moved =
+                tokio::task::spawn_blocking(move || checkpoint(&reader.lock(), "PASSIVE")).await;
             if matches!(moved, Ok(Ok(()))) {
                 let _ = self.commands.send(Command::RestartLog);
             }
@@ -261,10 +313,17 @@ fn lock(dir: &Path) -> Result<File, SpoolError> {
     };
     fs::create_dir_all(dir).map_err(unusable(dir))?;
     let path = dir.join("lock");
-    let lock = File::options().create(true).truncate(false).write(true).open(&path).map_err(unusable(&path))?;
+    let lock = File::options()
+        .create(true)
+        .truncate(false)
+        .write(true)
+        .open(&path)
+        .map_err(unusable(&path))?;
     match lock.try_lock() {
         Ok(()) => Ok(lock),
-        Err(TryLockError::WouldBlock) => Err(SpoolError::Locked { path: dir.to_owned() }),
+        Err(TryLockError::WouldBlock) => Err(SpoolError::Locked {
+            path: dir.to_owned(),
+        }),
         Err(TryLockError::Error(source)) => Err(SpoolError::Directory { path, source }),
     }
 }
@@ -287,115 +346,11 @@ pub(super) fn checkpoint(connection: &Connection, mode: &str) -> Result<(), rusq
 }
 
 fn is_damaged(error: &rusqlite::Error) -> bool {
-    matches!(error.sqlite_error_code(), Some(ErrorCode::NotADatabase | ErrorCode::DatabaseCorrupt))
+    matches!(
+        error.sqlite_error_code(),
+        Some(ErrorCode::NotADatabase | ErrorCode::DatabaseCorrupt)
+    )
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::metering::record::tests::record;
-
-    async fn stored(spool: &Spool) -> Vec<UsageRecord> {
-        spool.closed(100).await.unwrap().iter().map(|row| serde_json::from_slice(&row.json).unwrap()).collect()
-    }
-
-    #[tokio::test]
-    async fn a_record_is_read_back_once_it_is_closed_and_gone_once_removed() {
-        let dir = tempfile::tempdir().unwrap();
-        let spool = Spool::open(dir.path(), 10).unwrap();
-        let (opened, mut closed) = (record(), record());
-        closed.http_status = 201;
-        let slot = spool.begin(&opened).await.unwrap();
-        assert!(stored(&spool).await.is_empty());
-        spool.close(&slot, &closed).unwrap().await;
-        spool.wait_for_closed().await;
-        assert_eq!(stored(&spool).await, [closed]);
-        let seqs = spool.closed(100).await.unwrap().iter().map(|row| row.seq).collect();
-        spool.remove(seqs).await;
-        assert_eq!((stored(&spool).await.len(), spool.records()), (0, 0));
-    }
-
-    #[tokio::test]
-    async fn what_was_open_when_the_process_ended_comes_back_closed() {
-        let dir = tempfile::tempdir().unwrap();
-        let opened = record();
-        {
-            let spool = Spool::open(dir.path(), 10).unwrap();
-            spool.begin(&opened).await.unwrap();
-            let slot = spool.begin(&opened).await.unwrap();
-            drop(spool.close(&slot, &opened).unwrap());
-        }
-        let spool = Spool::open(dir.path(), 10).unwrap();
-        assert_eq!(stored(&spool).await, [opened.clone(), opened]);
-        assert_eq!(spool.records(), 2);
-    }
-
-    #[tokio::test]
-    async fn a_full_spool_refuses_and_takes_again_when_there_is_room() {
-        let dir = tempfile::tempdir().unwrap();
-        let spool = Spool::open(dir.path(), 1).unwrap();
-        let slot = spool.begin(&record()).await.unwrap();
-        assert!(matches!(spool.begin(&record()).await, Err(SpoolError::Full)));
-        assert!(spool.is_blocked());
-        spool.close(&slot, &record()).unwrap().await;
-        spool.remove(vec![slot.0]).await;
-        assert!(!spool.is_blocked());
-        spool.begin(&record()).await.unwrap();
-    }
-
-    #[tokio::test]
-    async fn a_client_that_leaves_before_its_record_is_written_leaves_none() {
-        let dir = tempfile::tempdir().unwrap();
-        let spool = Spool::open(dir.path(), 10).unwrap();
-        let record = record();
-        {
-            let mut begin = std::pin::pin!(spool.begin(&record));
-            assert!(futures::poll!(&mut begin).is_pending());
-        }
-        spool.remove(Vec::new()).await;
-        assert_eq!(spool.records(), 0);
-        drop(spool);
-        let spool = Spool::open(dir.path(), 10).unwrap();
-        assert!(stored(&spool).await.is_empty());
-    }
-
-    #[tokio::test]
-    async fn one_folder_serves_one_process() {
-        let dir = tempfile::tempdir().unwrap();
-        let spool = Spool::open(dir.path(), 1).unwrap();
-        let refused = Spool::open(dir.path(), 1).unwrap_err();
-        assert!(matches!(refused, SpoolError::Locked { .. }), "{refused}");
-        assert!(refused.to_string().starts_with("PROXY_SPOOL_DIR"), "{refused}");
-        drop(spool);
-        Spool::open(dir.path(), 1).unwrap();
-    }
-
-    #[tokio::test]
-    async fn a_damaged_file_is_put_aside() {
-        let dir = tempfile::tempdir().unwrap();
-        fs::write(dir.path().join("spool.db"), "this is not a database, whatever its name says".repeat(100)).unwrap();
-        let spool = Spool::open(dir.path(), 1).unwrap();
-        spool.begin(&record()).await.unwrap();
-        let names: Vec<_> = fs::read_dir(dir.path()).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
-        assert!(names.iter().any(|name| name.starts_with("spool.db.damaged-")), "{names:?}");
-    }
-
-    #[tokio::test]
-    async fn many_at_once_are_all_kept() {
-        let dir = tempfile::tempdir().unwrap();
-        let spool = Arc::new(Spool::open(dir.path(), 10_000).unwrap());
-        let tasks: Vec<_> = (0..500)
-            .map(|_| {
-                let spool = Arc::clone(&spool);
-                tokio::spawn(async move {
-                    let slot = spool.begin(&record()).await.unwrap();
-                    spool.close(&slot, &record()).unwrap().await;
-                })
-            })
-            .collect();
-        for task in tasks {
-            task.await.unwrap();
-        }
-        assert_eq!(spool.closed(1000).await.unwrap().len(), 500);
-    }
-}
+mod tests;

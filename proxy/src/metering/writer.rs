@@ -22,11 +22,22 @@ pub(super) const SCHEMA_VERSION: u32 = 1;
 #[derive(Debug)]
 pub(super) enum Command {
     /// Insert an open record. `done` is dropped unanswered when it could not be committed.
-    Open { seq: i64, json: Vec<u8>, done: oneshot::Sender<()> },
+    Open {
+        seq: i64,
+        json: Vec<u8>,
+        done: oneshot::Sender<()>,
+    },
     /// Replace an open record by its final form. Kept and tried again until it is committed.
-    Close { seq: i64, json: Vec<u8>, done: Option<oneshot::Sender<()>> },
+    Close {
+        seq: i64,
+        json: Vec<u8>,
+        done: Option<oneshot::Sender<()>>,
+    },
     /// Delete records. Kept and tried again likewise.
-    Remove { seqs: Vec<i64>, done: Option<oneshot::Sender<()>> },
+    Remove {
+        seqs: Vec<i64>,
+        done: Option<oneshot::Sender<()>>,
+    },
     /// Move what is left of the write-ahead log and begin it anew.
     RestartLog,
     /// Commit what is queued and end.
@@ -39,7 +50,11 @@ pub(super) fn run(mut connection: Connection, queue: &Receiver<Command>, shared:
     let mut stopping = false;
     while !stopping {
         let failing = shared.failing.load(Ordering::Relaxed);
-        let received = if failing { queue.recv_timeout(RETRY) } else { queue.recv().map_err(RecvTimeoutError::from) };
+        let received = if failing {
+            queue.recv_timeout(RETRY)
+        } else {
+            queue.recv().map_err(RecvTimeoutError::from)
+        };
         match received {
             Ok(command) => batch.push(command),
             Err(RecvTimeoutError::Timeout) => {}
@@ -52,7 +67,9 @@ pub(super) fn run(mut connection: Connection, queue: &Receiver<Command>, shared:
             }
         }
         stopping |= batch.iter().any(|command| matches!(command, Command::Stop));
-        let restart_log = batch.iter().any(|command| matches!(command, Command::RestartLog));
+        let restart_log = batch
+            .iter()
+            .any(|command| matches!(command, Command::RestartLog));
         match commit(&mut connection, &batch, failing) {
             Ok(()) => {
                 shared.failing.store(false, Ordering::Relaxed);
@@ -76,7 +93,11 @@ pub(super) fn run(mut connection: Connection, queue: &Receiver<Command>, shared:
 
 /// `probe` makes it write even when nothing is queued: a pod that is not ready because its disk failed gets no requests
 /// that would show that it works again.
-fn commit(connection: &mut Connection, batch: &[Command], probe: bool) -> Result<(), rusqlite::Error> {
+fn commit(
+    connection: &mut Connection,
+    batch: &[Command],
+    probe: bool,
+) -> Result<(), rusqlite::Error> {
     let transaction = connection.transaction()?;
     if probe {
         transaction.pragma_update(None, "user_version", SCHEMA_VERSION)?;
@@ -90,10 +111,14 @@ fn commit(connection: &mut Connection, batch: &[Command], probe: bool) -> Result
 fn write(transaction: &Transaction<'_>, command: &Command) -> Result<(), rusqlite::Error> {
     match command {
         Command::Open { seq, json, .. } => {
-            transaction.prepare_cached("INSERT INTO records (seq, closed, record) VALUES (?1, 0, ?2)")?.execute((seq, json))?;
+            transaction
+                .prepare_cached("INSERT INTO records (seq, closed, record) VALUES (?1, 0, ?2)")?
+                .execute((seq, json))?;
         }
         Command::Close { seq, json, .. } => {
-            transaction.prepare_cached("UPDATE records SET closed = 1, record = ?2 WHERE seq = ?1")?.execute((seq, json))?;
+            transaction
+                .prepare_cached("UPDATE records SET closed = 1, record = ?2 WHERE seq = ?1")?
+                .execute((seq, json))?;
         }
         Command::Remove { seqs, .. } => {
             let mut delete = transaction.prepare_cached("DELETE FROM records WHERE seq = ?1")?;
@@ -119,7 +144,9 @@ fn acknowledge(batch: &mut Vec<Command>, shared: &Shared) {
                 answer(done);
             }
             Command::Remove { seqs, done } => {
-                shared.records.fetch_sub(seqs.len() as u64, Ordering::Relaxed);
+                shared
+                    .records
+                    .fetch_sub(seqs.len() as u64, Ordering::Relaxed);
                 answer(done);
             }
             Command::RestartLog | Command::Stop => {}

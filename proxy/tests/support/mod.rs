@@ -1,6 +1,14 @@
 //! What the proxy's tests run on: a PostgreSQL of their own, fake upstreams, and the real binary.
 
-#![allow(dead_code, unreachable_pub)] // Each test file uses a part of it.
+// Each test file uses a part of it, and what fails here fails the test.
+#![allow(
+    dead_code,
+    unreachable_pub,
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::doc_markdown
+)]
 
 pub mod postgres;
 pub mod process;
@@ -34,10 +42,19 @@ impl World {
     pub async fn create() -> Self {
         let postgres = Postgres::start().await;
         let fakes = FakeUpstreams::start().await.unwrap();
-        let database = PgPoolOptions::new().max_connections(4).connect_lazy(&postgres.url()).unwrap();
+        let database = PgPoolOptions::new()
+            .max_connections(4)
+            .connect_lazy(&postgres.url())
+            .unwrap();
         let tenant = Tenant::create(database, &fakes).await;
         let key = tenant.mint("laptop").await;
-        Self { postgres, fakes, tenant, key, dir: tempfile::tempdir().unwrap() }
+        Self {
+            postgres,
+            fakes,
+            tenant,
+            key,
+            dir: tempfile::tempdir().unwrap(),
+        }
     }
 
     /// Starts a proxy that may not be ready yet.
@@ -66,7 +83,11 @@ impl World {
             if rows.len() >= count {
                 return rows;
             }
-            assert!(Instant::now() < until, "{} of {count} rows: {rows:?}", rows.len());
+            assert!(
+                Instant::now() < until,
+                "{} of {count} rows: {rows:?}",
+                rows.len()
+            );
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
     }
@@ -115,8 +136,13 @@ pub fn client() -> &'static reqwest::Client {
 
 /// A client that says what every SDK says.
 pub fn client_builder() -> reqwest::ClientBuilder {
-    let headers = HeaderMap::from_iter([(HeaderName::from_static("anthropic-version"), HeaderValue::from_static("2023-06-01"))]);
-    reqwest::Client::builder().no_proxy().default_headers(headers)
+    let headers = HeaderMap::from_iter([(
+        HeaderName::from_static("anthropic-version"),
+        HeaderValue::from_static("2023-06-01"),
+    )]);
+    reqwest::Client::builder()
+        .no_proxy()
+        .default_headers(headers)
 }
 
 /// A messages request.
@@ -130,8 +156,17 @@ pub async fn send(proxy: &Proxy, key: &str, body: &Value) -> reqwest::Response {
 }
 
 /// As [`send`], where the proxy may be gone.
-pub async fn try_send(proxy: &Proxy, key: &str, body: &Value) -> reqwest::Result<reqwest::Response> {
-    client().post(format!("{}/v1/messages", proxy.url())).header("x-api-key", key).json(body).send().await
+pub async fn try_send(
+    proxy: &Proxy,
+    key: &str,
+    body: &Value,
+) -> reqwest::Result<reqwest::Response> {
+    client()
+        .post(format!("{}/v1/messages", proxy.url()))
+        .header("x-api-key", key)
+        .json(body)
+        .send()
+        .await
 }
 
 /// Asks again until the status is `wanted`, and says how long that took.
@@ -142,12 +177,20 @@ pub async fn until_status(proxy: &Proxy, key: &str, wanted: u16) -> (Duration, V
         if response.status() == wanted {
             return (began.elapsed(), response.json().await.unwrap());
         }
-        assert!(began.elapsed() < within(), "still {} instead of {wanted}", response.status());
+        assert!(
+            began.elapsed() < within(),
+            "still {} instead of {wanted}",
+            response.status()
+        );
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
 }
 
 /// A port that was free a moment ago.
 pub fn free_port() -> u16 {
-    std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+    std::net::TcpListener::bind("127.0.0.1:0")
+        .unwrap()
+        .local_addr()
+        .unwrap()
+        .port()
 }

@@ -29,7 +29,11 @@ impl Proxy {
     pub fn spawn(settings: &Settings<'_>) -> Self {
         let (port, admin_port) = (free_port(), free_port());
         let log = settings.dir.join("proxy.log");
-        let output = std::fs::File::options().create(true).append(true).open(&log).unwrap();
+        let output = std::fs::File::options()
+            .create(true)
+            .append(true)
+            .open(&log)
+            .unwrap();
         let process = Command::new(env!("CARGO_BIN_EXE_spillway-proxy"))
             .env_clear()
             .env("PROXY_DATABASE_URL", settings.database_url)
@@ -37,7 +41,10 @@ impl Proxy {
             .env("PROXY_LOCAL_ENCRYPTION_KEY", ENCRYPTION_KEY)
             .env("PROXY_LISTEN_ADDR", format!("127.0.0.1:{port}"))
             .env("PROXY_ADMIN_ADDR", format!("127.0.0.1:{admin_port}"))
-            .env("PROXY_ALLOWED_UPSTREAMS", format!("{},{}", settings.plan_url, settings.bedrock_url))
+            .env(
+                "PROXY_ALLOWED_UPSTREAMS",
+                format!("{},{}", settings.plan_url, settings.bedrock_url),
+            )
             .env("AWS_ENDPOINT_URL_BEDROCK_RUNTIME", settings.bedrock_url)
             .env("AWS_EC2_METADATA_DISABLED", "true")
             .env("PROXY_SPOOL_DIR", settings.dir.join("spool"))
@@ -49,17 +56,30 @@ impl Proxy {
             .stderr(output)
             .spawn()
             .unwrap();
-        Self { process, port, admin_port, log }
+        Self {
+            process,
+            port,
+            admin_port,
+            log,
+        }
     }
 
     /// Waits until `/readyz` says yes.
     pub async fn ready(&mut self) {
         let until = Instant::now() + within();
-        while self.admin("/readyz").await.is_none_or(|(status, _)| status != 200) {
+        while self
+            .admin("/readyz")
+            .await
+            .is_none_or(|(status, _)| status != 200)
+        {
             if let Some(status) = self.process.try_wait().unwrap() {
                 panic!("the proxy ended with {status}: {}", self.log());
             }
-            assert!(Instant::now() < until, "the proxy is not ready: {}", self.log());
+            assert!(
+                Instant::now() < until,
+                "the proxy is not ready: {}",
+                self.log()
+            );
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
     }
@@ -76,14 +96,19 @@ impl Proxy {
 
     /// Status and text of a route of the admin listener; `None` when nobody listens.
     pub async fn admin(&self, path: &str) -> Option<(u16, String)> {
-        let response = super::client().get(format!("http://127.0.0.1:{}{path}", self.admin_port)).send().await.ok()?;
+        let response = super::client()
+            .get(format!("http://127.0.0.1:{}{path}", self.admin_port))
+            .send()
+            .await
+            .ok()?;
         Some((response.status().as_u16(), response.text().await.ok()?))
     }
 
     /// The value of a metric without labels.
     pub async fn metric(&self, name: &str) -> Option<f64> {
         let (_, text) = self.admin("/metrics").await?;
-        text.lines().find_map(|line| line.strip_prefix(name)?.trim().parse().ok())
+        text.lines()
+            .find_map(|line| line.strip_prefix(name)?.trim().parse().ok())
     }
 
     /// SIGKILL.
@@ -94,7 +119,10 @@ impl Proxy {
 
     /// SIGTERM.
     pub fn terminate(&self) {
-        let sent = Command::new("kill").args(["-TERM", &self.process.id().to_string()]).status().unwrap();
+        let sent = Command::new("kill")
+            .args(["-TERM", &self.process.id().to_string()])
+            .status()
+            .unwrap();
         assert!(sent.success());
     }
 
@@ -105,7 +133,11 @@ impl Proxy {
             if let Some(status) = self.process.try_wait().unwrap() {
                 return status;
             }
-            assert!(Instant::now() < until, "the proxy does not end: {}", self.log());
+            assert!(
+                Instant::now() < until,
+                "the proxy does not end: {}",
+                self.log()
+            );
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
     }

@@ -13,7 +13,9 @@ use spillway_core::security::credentials::{BedrockSecret, PlanSecret};
 use spillway_core::security::envelope::Envelope;
 use spillway_core::security::hasher::KeyHasher;
 use spillway_core::security::key::AccessKeyToken;
-use spillway_e2e::upstream::{AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, FakeUpstreams, PLAN_API_KEY};
+use spillway_e2e::upstream::{
+    AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, FakeUpstreams, PLAN_API_KEY,
+};
 use sqlx::PgPool;
 use uuid::Uuid;
 
@@ -40,16 +42,26 @@ impl Tenant {
         let mut connection = database.acquire().await.unwrap();
         let checks = hasher()
             .check_values()
-            .map(|(id, value)| KeyCheck { kind: SecretKind::Hasher, secret_id: id.to_owned(), value })
+            .map(|(id, value)| KeyCheck {
+                kind: SecretKind::Hasher,
+                secret_id: id.to_owned(),
+                value,
+            })
             .chain(
                 envelope
                     .check_values()
                     .into_iter()
-                    .map(|(secret_id, value)| KeyCheck { kind: SecretKind::Encryption, secret_id, value }),
+                    .map(|(secret_id, value)| KeyCheck {
+                        kind: SecretKind::Encryption,
+                        secret_id,
+                        value,
+                    }),
             )
             .collect::<Vec<_>>();
         for check in checks {
-            key_checks::remember(&mut connection, CLUSTER, &check).await.unwrap();
+            key_checks::remember(&mut connection, CLUSTER, &check)
+                .await
+                .unwrap();
         }
         let plan_key = Uuid::new_v4();
         let new = NewPlanKey {
@@ -58,7 +70,11 @@ impl Tenant {
             secret_key: "ANTHROPIC_API_KEY".to_owned(),
             secret_version: "1".to_owned(),
             fingerprint: vec![1],
-            sealed: PlanSecret::parse(PLAN_API_KEY).unwrap().seal(&envelope, plan_key).await.unwrap(),
+            sealed: PlanSecret::parse(PLAN_API_KEY)
+                .unwrap()
+                .seal(&envelope, plan_key)
+                .await
+                .unwrap(),
             encrypted_with: envelope.encrypted_with(),
         };
         plan_keys::upsert(&mut connection, &new).await.unwrap();
@@ -93,7 +109,16 @@ impl Tenant {
             circuit_breaker: CircuitBreakerConfig::default(),
             models: Vec::new(),
         };
-        let pool_id = pools::upsert(&mut connection, &NewPool { origin: origin("default"), config }).await.unwrap().id;
+        let pool_id = pools::upsert(
+            &mut connection,
+            &NewPool {
+                origin: origin("default"),
+                config,
+            },
+        )
+        .await
+        .unwrap()
+        .id;
         let user = UserRow {
             email: Some("alice@example.com".to_owned()),
             display_name: None,
@@ -103,9 +128,17 @@ impl Tenant {
             plan_key_id: None,
             bedrock_key_id: None,
         };
-        let user_id = users::upsert(&mut connection, &origin("alice"), &user).await.unwrap().id;
+        let user_id = users::upsert(&mut connection, &origin("alice"), &user)
+            .await
+            .unwrap()
+            .id;
         drop(connection);
-        Self { database, pool_id, user, user_id }
+        Self {
+            database,
+            pool_id,
+            user,
+            user_id,
+        }
     }
 
     /// The pool's row.
@@ -121,28 +154,55 @@ impl Tenant {
     }
 
     /// Writes a key with changes to its row.
-    pub async fn write_key(&self, name: &str, key: &AccessKeyToken, change: impl FnOnce(&mut AccessKeyRow)) {
-        let mut row =
-            AccessKeyRow { user_id: self.user_id, disabled: false, expires_at: None, allowed_models: Vec::new(), bedrock_key_id: None };
+    pub async fn write_key(
+        &self,
+        name: &str,
+        key: &AccessKeyToken,
+        change: impl FnOnce(&mut AccessKeyRow),
+    ) {
+        let mut row = AccessKeyRow {
+            user_id: self.user_id,
+            disabled: false,
+            expires_at: None,
+            allowed_models: Vec::new(),
+            bedrock_key_id: None,
+        };
         change(&mut row);
-        let (key_hash, hasher_id) = { let hasher = hasher(); let (hash, id) = hasher.hash(key.expose()); (hash, id.to_owned()) };
-        let version =
-            Version { key_id: key.id().unwrap().to_owned(), key_hash, hasher_id, expires_at: None, created_at: Utc::now() };
+        let (key_hash, hasher_id) = {
+            let hasher = hasher();
+            let (hash, id) = hasher.hash(key.expose());
+            (hash, id.to_owned())
+        };
+        let version = Version {
+            key_id: key.id().unwrap().to_owned(),
+            key_hash,
+            hasher_id,
+            expires_at: None,
+            created_at: Utc::now(),
+        };
         let mut connection = self.database.acquire().await.unwrap();
-        access_keys::upsert(&mut connection, &origin(name), &row, &[version]).await.unwrap();
+        access_keys::upsert(&mut connection, &origin(name), &row, &[version])
+            .await
+            .unwrap();
     }
 
     /// Deletes a key as the operator does.
     pub async fn delete_key(&self, name: &str) {
         let mut connection = self.database.acquire().await.unwrap();
-        assert!(access_keys::soft_delete(&mut connection, CLUSTER, &origin(name).uid).await.unwrap());
+        assert!(
+            access_keys::soft_delete(&mut connection, CLUSTER, &origin(name).uid)
+                .await
+                .unwrap()
+        );
     }
 
     /// Suspends the user, or lets it go on.
     pub async fn suspend(&mut self, suspended: bool) {
         self.user.suspended = suspended;
         let mut connection = self.database.acquire().await.unwrap();
-        users::upsert(&mut connection, &origin("alice"), &self.user).await.unwrap();
+        users::upsert(&mut connection, &origin("alice"), &self.user)
+            .await
+            .unwrap();
     }
 }
 
@@ -151,5 +211,10 @@ pub fn hasher() -> KeyHasher {
 }
 
 fn origin(name: &str) -> Origin {
-    Origin { cluster_id: CLUSTER.to_owned(), namespace: "default".to_owned(), name: name.to_owned(), uid: format!("uid-{name}") }
+    Origin {
+        cluster_id: CLUSTER.to_owned(),
+        namespace: "default".to_owned(),
+        name: name.to_owned(),
+        uid: format!("uid-{name}"),
+    }
 }
