@@ -29,7 +29,7 @@ pub struct Refused {
 /// A resource of the file.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) enum Resource {
-    ProxyPool(ProxyPool),
+    ProxyPool(Box<ProxyPool>),
     ProxyUser(ProxyUser),
     AccessKey(AccessKey),
     BedrockCredential(BedrockCredential),
@@ -114,7 +114,11 @@ impl Manifests {
             .values()
             .cloned()
             .map(Resource::BedrockCredential);
-        let pools = self.pools.values().cloned().map(Resource::ProxyPool);
+        let pools = self
+            .pools
+            .values()
+            .cloned()
+            .map(|pool| Resource::ProxyPool(Box::new(pool)));
         let users = self.users.values().cloned().map(Resource::ProxyUser);
         let keys = self.access_keys.values().cloned().map(Resource::AccessKey);
         credentials.chain(pools).chain(users).chain(keys).collect()

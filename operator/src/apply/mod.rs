@@ -93,7 +93,7 @@ pub enum ApplyError {
         resource: String,
         /// Why.
         #[source]
-        source: ReconcileError,
+        source: Box<ReconcileError>,
     },
     /// Resources are not as the file says; the others are.
     #[error("{} of {of} resources are not ready:{}", lines.len(), listed(lines))]
@@ -116,7 +116,7 @@ impl ApplyError {
 }
 
 fn listed(lines: &[String]) -> String {
-    lines.iter().map(|line| format!("\n  {line}")).collect()
+    lines.iter().flat_map(|line| ["\n  ", line]).collect()
 }
 
 /// Brings Postgres and the directory of Secrets to what the file says, and prints a line for each resource. `lookup` gives
@@ -199,14 +199,14 @@ async fn reconciled(
     };
     let name = resource.to_string();
     let judged = match resource {
-        Resource::ProxyPool(resource) => judged(&env, resource).await,
+        Resource::ProxyPool(resource) => judged(&env, resource.as_ref()).await,
         Resource::ProxyUser(resource) => judged(&env, resource).await,
         Resource::AccessKey(resource) => judged(&env, resource).await,
         Resource::BedrockCredential(resource) => judged(&env, resource).await,
     };
     let judged = judged.map_err(|source| ApplyError::Reconcile {
         resource: name.clone(),
-        source,
+        source: Box::new(source),
     })?;
     Ok(judged
         .map(|words| format!("{name}: {words}"))

@@ -227,9 +227,10 @@ impl<K: Reconciled> Driver<K> {
         if is_ready(former, generation) && error.is_database_away() {
             return Ok(());
         }
-        let message = match error.is_database_away() {
-            true => "the database is away: this takes effect when it returns".to_owned(),
-            false => format!("{error}; it is tried again"),
+        let message = if error.is_database_away() {
+            "the database is away: this takes effect when it returns".to_owned()
+        } else {
+            format!("{error}; it is tried again")
         };
         let ready = Judgement {
             type_: READY,

@@ -221,7 +221,7 @@ where
                 // Told by the driver already.
                 Err(controller::Error::ReconcilerFailed(..)) => {}
                 Err(controller::Error::ObjectNotFound(resource)) => {
-                    debug!(kind = K::KIND, resource = %resource, "gone")
+                    debug!(kind = K::KIND, resource = %resource, "gone");
                 }
                 Err(error) => warn!(
                     kind = K::KIND,

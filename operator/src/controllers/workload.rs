@@ -1,4 +1,4 @@
-//! The proxies of a pool on the cluster: ServiceAccount, Service and Deployment, each written only when it is not as it is
+//! The proxies of a pool on the cluster: `ServiceAccount`, Service and Deployment, each written only when it is not as it is
 //! to be.
 
 use k8s_openapi::api::apps::v1::Deployment;

@@ -3,6 +3,7 @@
 use k8s_openapi::serde::Serialize;
 use serde_json::Value;
 use sha2::{Digest, Sha256};
+use uuid::Uuid;
 
 /// Annotation with the fingerprint of what was last applied: notices fields that were taken back since.
 pub const APPLIED_ANNOTATION: &str = "spillway.dev/applied";
@@ -16,11 +17,10 @@ pub fn fingerprinted<K: Serialize>(wanted: &K) -> Result<Value, serde_json::Erro
     let mut sorted = wanted.clone();
     sorted.sort_all_objects();
     let digest = Sha256::digest(sorted.to_string().as_bytes());
-    let fingerprint: String = digest
-        .iter()
-        .take(16)
-        .map(|byte| format!("{byte:02x}"))
-        .collect();
+    let fingerprint = Uuid::from_slice(&digest[..16])
+        .unwrap_or_default()
+        .simple()
+        .to_string();
     wanted["metadata"]["annotations"][APPLIED_ANNOTATION] = Value::String(fingerprint);
     Ok(wanted)
 }

@@ -18,7 +18,7 @@ pub const MANAGED_BY: &str = "spillway-operator";
 /// Label that says who made an object.
 pub const MANAGED_BY_LABEL: &str = "app.kubernetes.io/managed-by";
 
-/// Name of a pool's Deployment, Service and ServiceAccount.
+/// Name of a pool's Deployment, Service and `ServiceAccount`.
 pub fn pool_object_name(pool: &str) -> String {
     format!("spillway-{pool}")
 }

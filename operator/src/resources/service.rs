@@ -1,4 +1,4 @@
-//! The Service and the ServiceAccount of a pool.
+//! The Service and the `ServiceAccount` of a pool.
 
 use k8s_openapi::api::core::v1::{Service, ServiceAccount, ServicePort, ServiceSpec};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;

@@ -121,11 +121,10 @@ mod tests {
         ([KeyHash([n; 32])], format!("key{n}"))
     }
 
-    fn next_holding(
-        stored: &[Version],
-        n: u8,
-        now: DateTime<Utc>,
-    ) -> Result<Vec<(String, Option<DateTime<Utc>>)>, Ended> {
+    /// The public part of a version, and when it ends.
+    type Ending = (String, Option<DateTime<Utc>>);
+
+    fn next_holding(stored: &[Version], n: u8, now: DateTime<Utc>) -> Result<Vec<Ending>, Ended> {
         let (hashes, key_id) = holding(n);
         let current = Current {
             key_id: &key_id,

@@ -120,7 +120,7 @@ fn circuit_breaker(breaker: &CircuitBreaker, problems: &mut Vec<Problem>) -> Cir
                 problems.push(Problem::accepted(
                     "InvalidDuration",
                     format!("spec.circuitBreaker.{field} {error}"),
-                ))
+                ));
             })
             .ok()
             // Postgres keeps whole numbers of 32 bits with a sign.

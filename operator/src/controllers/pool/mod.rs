@@ -35,7 +35,7 @@ pub async fn reconcile(
             pool,
             &env.world.pool_url(pool),
             &plan,
-            proxies,
+            proxies.as_ref(),
         ));
     }
     Err(ReconcileError::Unsettled)

@@ -159,7 +159,7 @@ mod tests {
         plan(observed, &pool(spec), &rules(&["spillway-system"]))
     }
 
-    fn stored(spec: &Value) -> Option<(String, PoolConfig)> {
+    fn stored(spec: &Value) -> (String, PoolConfig) {
         let config = planned(spec, &observed(None)).store.unwrap().config;
         let config = PoolConfig {
             id: Uuid::from_u128(1),
@@ -167,7 +167,7 @@ mod tests {
             name: "main".into(),
             ..config
         };
-        Some((pool(spec).metadata.uid.unwrap(), config))
+        (pool(spec).metadata.uid.unwrap(), config)
     }
 
     #[test]
@@ -175,7 +175,7 @@ mod tests {
         let spec = json!({ "plan": { "apiUrl": "https://api.anthropic.com" }, "models": [{ "name": "a", "bedrockModelId": "b" }] });
         assert!(planned(&spec, &observed(None)).store.is_some());
         assert_eq!(
-            planned(&spec, &observed(stored(&spec))),
+            planned(&spec, &observed(Some(stored(&spec)))),
             Plan {
                 store: None,
                 may_run: true,
@@ -183,11 +183,11 @@ mod tests {
             }
         );
         assert!(
-            planned(&json!({}), &observed(stored(&spec)))
+            planned(&json!({}), &observed(Some(stored(&spec))))
                 .store
                 .is_some()
         );
-        let former = stored(&spec).map(|(_, config)| ("another-uid".to_owned(), config));
+        let former = Some(("another-uid".to_owned(), stored(&spec).1));
         assert!(planned(&spec, &observed(former)).store.is_some());
     }
 

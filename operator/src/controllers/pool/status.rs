@@ -14,13 +14,10 @@ pub fn outcome(
     pool: &ProxyPool,
     url: &str,
     plan: &Plan,
-    proxies: Option<ProxyState>,
+    proxies: Option<&ProxyState>,
 ) -> Outcome<ProxyPoolStatus> {
     let mut problems = plan.problems.clone();
-    if let Some((reason, message)) = proxies
-        .as_ref()
-        .and_then(|proxies| proxies.unavailable.clone())
-    {
+    if let Some((reason, message)) = proxies.and_then(|proxies| proxies.unavailable.clone()) {
         problems.push(Problem {
             condition: AVAILABLE,
             reason,
@@ -38,8 +35,8 @@ pub fn outcome(
     };
     Outcome {
         status: ProxyPoolStatus {
-            replicas: proxies.as_ref().map(|proxies| proxies.replicas),
-            ready_replicas: proxies.as_ref().map(|proxies| proxies.ready_replicas),
+            replicas: proxies.map(|proxies| proxies.replicas),
+            ready_replicas: proxies.map(|proxies| proxies.ready_replicas),
             selector: proxies.is_some().then(|| selector_text(&pool.name_any())),
             url: plan.may_run.then(|| url.to_owned()),
             ..ProxyPoolStatus::default()

@@ -1,14 +1,11 @@
 //! The controllers on a real API server and a real Postgres: from resources to keys, rows and proxies.
 
-mod scene;
-mod support;
-
+use crate::scene::{Scene, entry};
+use crate::support::eventually;
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::{Secret, Service, ServiceAccount};
-use scene::{Scene, entry};
 use serde_json::json;
 use spillway_crds::{AccessKey, BedrockCredential, ProxyPool, ProxyUser, VersionState};
-use support::eventually;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn resources_become_keys_rows_and_proxies() {

@@ -1,14 +1,11 @@
 //! What the controllers do while Postgres is away, and when they are killed in the middle.
 
-mod scene;
-mod support;
-
+use crate::scene::{Scene, entry};
+use crate::support::eventually;
 use k8s_openapi::api::core::v1::Secret;
-use scene::{Scene, entry};
 use serde_json::json;
 use spillway_core::security::key::AccessKeyToken;
 use spillway_crds::{AccessKey, ProxyUser};
-use support::eventually;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_deletion_does_not_wait_for_postgres_for_ever() {

@@ -1,12 +1,10 @@
 //! The rules of the definitions, as a real API server enforces them.
 
-mod support;
-
+use crate::support::World;
 use kube::Api;
 use kube::api::{DynamicObject, PostParams};
 use kube::core::{ApiResource, GroupVersionKind};
 use serde_json::{Value, json};
-use support::World;
 
 /// What the API server says of a manifest, or nothing when it takes it.
 async fn judged(world: &World, kind: &str, name: &str, spec: Value) -> Option<String> {

@@ -1,9 +1,4 @@
 //! A running operator with a namespace and a database of its own, and words to say what happens there.
-#![allow(
-    dead_code,
-    unreachable_pub,
-    reason = "each test program uses its part of it"
-)]
 
 use std::collections::BTreeMap;
 use std::fmt::Debug;

@@ -1,15 +1,12 @@
 //! Pools and tenants in namespaces of their own.
 
-mod scene;
-mod support;
-
+use crate::scene::Scene;
+use crate::support::World;
 use k8s_openapi::api::core::v1::Namespace;
 use kube::Api;
 use kube::api::{Patch, PatchParams};
-use scene::Scene;
 use serde_json::json;
 use spillway_crds::{AccessKey, BedrockCredential, ProxyPool, ProxyUser};
-use support::World;
 
 /// An operator for the namespace of its pools and that of a tenant, and what happens in the tenant's.
 async fn platform_and_tenant() -> (Scene, Scene) {

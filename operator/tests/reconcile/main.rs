@@ -1,0 +1,12 @@
+//! What resources become: on a real API server and a real Postgres by `run`, and without a cluster by `apply`. One
+//! program, for each costs a link; see `support` for what it needs.
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod apply;
+mod controllers;
+mod outages;
+mod rules;
+mod scene;
+mod tenancy;
