@@ -72,6 +72,7 @@ impl Metrics {
     ///
     /// # Errors
     /// Two metrics have one name: a mistake in this file.
+    #[expect(clippy::too_many_lines, reason = "one entry for each metric")]
     pub fn new() -> Result<Self, prometheus::Error> {
         let registry = Registry::new();
         registry.register(Box::new(ProcessCollector::for_self()))?;

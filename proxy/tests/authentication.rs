@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use chrono::{TimeDelta, Utc};
 use serde_json::Value;
 use spillway_core::security::key::AccessKeyToken;
+use spillway_e2e::upstream::{AWS_SECRET_ACCESS_KEY, PLAN_API_KEY};
 use support::{World, client, message, send, until_status};
 
 /// Revocation must be in force within a second of the commit.
@@ -59,7 +60,7 @@ async fn a_key_that_may_not_be_used_is_refused_within_a_second_and_told_why() {
     world
         .tenant
         .write_key("to-be-changed", &key, |row| {
-            row.expires_at = Some(Utc::now() - TimeDelta::seconds(1))
+            row.expires_at = Some(Utc::now() - TimeDelta::seconds(1));
         })
         .await;
     refused(&proxy, key.expose(), 403, "expired").await;
@@ -83,7 +84,10 @@ async fn refused(proxy: &support::Proxy, key: &str, status: u16, word: &str) {
     let began = Instant::now();
     loop {
         let (_, body) = until_status(proxy, key, status).await;
-        if body["error"]["message"].as_str().unwrap().contains(word) {
+        if body["error"]["message"]
+            .as_str()
+            .is_some_and(|said| said.contains(word))
+        {
             let kind = if status == 401 {
                 "authentication_error"
             } else {
@@ -109,7 +113,7 @@ async fn a_key_expires_by_time_alone() {
     world
         .tenant
         .write_key("short", &key, |row| {
-            row.expires_at = Some(Utc::now() + TimeDelta::seconds(2))
+            row.expires_at = Some(Utc::now() + TimeDelta::seconds(2));
         })
         .await;
     until_status(&proxy, key.expose(), 200).await;
@@ -125,7 +129,7 @@ async fn another_model_than_the_allowed_is_refused_by_name_and_leaves_a_blocked_
     world
         .tenant
         .write_key("haiku-only", &key, |row| {
-            row.allowed_models = vec!["claude-haiku-*".to_owned()]
+            row.allowed_models = vec!["claude-haiku-*".to_owned()];
         })
         .await;
     let (_, body) = until_status(&proxy, key.expose(), 400).await;
@@ -226,7 +230,6 @@ async fn no_key_and_no_credential_is_in_the_log_the_metrics_or_the_spool() {
             String::from_utf8_lossy(&std::fs::read(path).unwrap()).into_owned(),
         ));
     }
-    use spillway_e2e::upstream::{AWS_SECRET_ACCESS_KEY, PLAN_API_KEY};
     let secrets = [
         key,
         wrong.expose(),

@@ -34,39 +34,14 @@ async fn after_a_kill_under_load_every_request_has_its_row_once_and_those_cut_of
             .await
     );
     let load: Vec<_> = (0..CLIENTS)
-        .map(|_| {
-            let (key, url) = (world.key.expose().to_owned(), proxy.url());
-            tokio::spawn(async move {
-                let mut answered = BTreeSet::new();
-                for at in 0.. {
-                    let request = support::client()
-                        .post(format!("{url}/v1/messages"))
-                        .header("x-api-key", &key);
-                    let Ok(response) = request.json(&message("load", at % 2 == 0)).send().await
-                    else {
-                        break;
-                    };
-                    let id = response.headers()["request-id"]
-                        .to_str()
-                        .unwrap()
-                        .to_owned();
-                    let Ok(text) = response.text().await else {
-                        break;
-                    };
-                    if text.contains("\"usage\"") && (at % 2 != 0 || text.contains("message_stop"))
-                    {
-                        answered.insert(id);
-                    }
-                }
-                answered
-            })
-        })
+        .map(|_| tokio::spawn(ask_until_killed(proxy.url(), world.key.expose().to_owned())))
         .collect();
     world
         .fakes
         .plan
         .wait_requests(within(), |seen| seen.len() >= 300)
-        .await;
+        .await
+        .unwrap();
     proxy.kill();
     let mut answered = BTreeSet::new();
     for client in load {
@@ -118,6 +93,31 @@ async fn after_a_kill_under_load_every_request_has_its_row_once_and_those_cut_of
         (asked..=asked + CLIENTS).contains(&after),
         "{asked} asked, {after} rows"
     );
+}
+
+/// Asks again and again; returns the ids of the requests that were answered whole.
+async fn ask_until_killed(url: String, key: String) -> BTreeSet<String> {
+    let mut answered = BTreeSet::new();
+    for stream in [true, false].into_iter().cycle() {
+        let request = support::client()
+            .post(format!("{url}/v1/messages"))
+            .header("x-api-key", &key);
+        let Ok(response) = request.json(&message("load", stream)).send().await else {
+            break;
+        };
+        let id = response
+            .headers()
+            .get("request-id")
+            .and_then(|id| id.to_str().ok())
+            .map(str::to_owned);
+        let Ok(text) = response.text().await else {
+            break;
+        };
+        if text.contains("\"usage\"") && (!stream || text.contains("message_stop")) {
+            answered.extend(id);
+        }
+    }
+    answered
 }
 
 #[tokio::test]

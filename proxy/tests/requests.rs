@@ -191,3 +191,26 @@ async fn heads_are_limited() {
         "{answer}"
     );
 }
+
+#[tokio::test]
+async fn a_body_whose_length_is_said_twice_is_refused() {
+    let world = World::create().await;
+    let proxy = world.start().await;
+    let key = world.key.expose();
+    for headers in [
+        "content-length: 5\r\ntransfer-encoding: chunked",
+        "Transfer-Encoding: chunked\r\nContent-Length: 5",
+    ] {
+        let mut socket = TcpStream::connect(proxy.address()).await.unwrap();
+        let request = format!(
+            "POST /v1/messages HTTP/1.1\r\nhost: x\r\nx-api-key: {key}\r\n{headers}\r\n\r\n5\r\nhello\r\n0\r\n\r\n"
+        );
+        socket.write_all(request.as_bytes()).await.unwrap();
+        let mut answer = Vec::new();
+        socket.read_to_end(&mut answer).await.unwrap();
+        let answer = String::from_utf8_lossy(&answer);
+        assert!(answer.starts_with("HTTP/1.1 400"), "{answer}");
+        assert!(answer.contains("Transfer-Encoding"), "{answer}");
+    }
+    assert_eq!(world.fakes.journal.count(None), 0);
+}

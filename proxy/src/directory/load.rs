@@ -268,7 +268,7 @@ impl Loader {
         match written {
             Ok(Ok(snapshot)) => self.mirrored = Some(snapshot),
             Ok(Err(error)) => {
-                tracing::warn!(error = %error, "mirror cannot be written: a start without the database would serve nobody")
+                tracing::warn!(error = %error, "mirror cannot be written: a start without the database would serve nobody");
             }
             Err(_) => {}
         }

@@ -16,7 +16,7 @@ use spillway_core::security::key::AccessKeyToken;
 use spillway_e2e::upstream::{
     AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, FakeUpstreams, PLAN_API_KEY,
 };
-use sqlx::PgPool;
+use sqlx::{PgConnection, PgPool};
 use uuid::Uuid;
 
 pub const HASHER_SECRET: &str = "hasher-secret-of-the-proxys-tests";
@@ -40,62 +40,8 @@ impl Tenant {
         repository::migrate(&database).await.unwrap();
         let envelope = Envelope::local(&SecretString::from(ENCRYPTION_KEY)).unwrap();
         let mut connection = database.acquire().await.unwrap();
-        let checks = hasher()
-            .check_values()
-            .map(|(id, value)| KeyCheck {
-                kind: SecretKind::Hasher,
-                secret_id: id.to_owned(),
-                value,
-            })
-            .chain(
-                envelope
-                    .check_values()
-                    .into_iter()
-                    .map(|(secret_id, value)| KeyCheck {
-                        kind: SecretKind::Encryption,
-                        secret_id,
-                        value,
-                    }),
-            )
-            .collect::<Vec<_>>();
-        for check in checks {
-            key_checks::remember(&mut connection, CLUSTER, &check)
-                .await
-                .unwrap();
-        }
-        let plan_key = Uuid::new_v4();
-        let new = NewPlanKey {
-            id: plan_key,
-            secret: origin("plan-key"),
-            secret_key: "ANTHROPIC_API_KEY".to_owned(),
-            secret_version: "1".to_owned(),
-            fingerprint: vec![1],
-            sealed: PlanSecret::parse(PLAN_API_KEY)
-                .unwrap()
-                .seal(&envelope, plan_key)
-                .await
-                .unwrap(),
-            encrypted_with: envelope.encrypted_with(),
-        };
-        plan_keys::upsert(&mut connection, &new).await.unwrap();
-        let bedrock_key = Uuid::new_v4();
-        let secret = BedrockSecret::AccessKeys {
-            access_key_id: AWS_ACCESS_KEY_ID.to_owned(),
-            secret_access_key: AWS_SECRET_ACCESS_KEY.into(),
-            session_token: None,
-        };
-        let new = NewBedrockKey {
-            id: bedrock_key,
-            origin: origin("bedrock"),
-            region: REGION.to_owned(),
-            endpoint_url: None,
-            auth_kind: "access_keys",
-            secret_version: Some("1".to_owned()),
-            fingerprint: vec![1],
-            sealed: secret.seal(&envelope, bedrock_key).await.unwrap(),
-            encrypted_with: envelope.encrypted_with(),
-        };
-        bedrock_keys::upsert(&mut connection, &new).await.unwrap();
+        remember_secrets(&mut connection, &envelope).await;
+        let (plan_key, bedrock_key) = write_credentials(&mut connection, &envelope).await;
         let config = PoolConfig {
             id: Uuid::nil(),
             namespace: String::new(),
@@ -217,4 +163,68 @@ fn origin(name: &str) -> Origin {
         name: name.to_owned(),
         uid: format!("uid-{name}"),
     }
+}
+
+async fn remember_secrets(connection: &mut PgConnection, envelope: &Envelope) {
+    let checks = hasher()
+        .check_values()
+        .map(|(id, value)| KeyCheck {
+            kind: SecretKind::Hasher,
+            secret_id: id.to_owned(),
+            value,
+        })
+        .chain(
+            envelope
+                .check_values()
+                .into_iter()
+                .map(|(secret_id, value)| KeyCheck {
+                    kind: SecretKind::Encryption,
+                    secret_id,
+                    value,
+                }),
+        )
+        .collect::<Vec<_>>();
+    for check in checks {
+        key_checks::remember(&mut *connection, CLUSTER, &check)
+            .await
+            .unwrap();
+    }
+}
+
+/// The pool's Plan key and Bedrock credential.
+async fn write_credentials(connection: &mut PgConnection, envelope: &Envelope) -> (Uuid, Uuid) {
+    let plan_key = Uuid::new_v4();
+    let new = NewPlanKey {
+        id: plan_key,
+        secret: origin("plan-key"),
+        secret_key: "ANTHROPIC_API_KEY".to_owned(),
+        secret_version: "1".to_owned(),
+        fingerprint: vec![1],
+        sealed: PlanSecret::parse(PLAN_API_KEY)
+            .unwrap()
+            .seal(envelope, plan_key)
+            .await
+            .unwrap(),
+        encrypted_with: envelope.encrypted_with(),
+    };
+    plan_keys::upsert(&mut *connection, &new).await.unwrap();
+    let bedrock_key = Uuid::new_v4();
+    let secret = BedrockSecret::AccessKeys {
+        access_key_id: AWS_ACCESS_KEY_ID.to_owned(),
+        secret_access_key: AWS_SECRET_ACCESS_KEY.into(),
+        session_token: None,
+    };
+    let new = NewBedrockKey {
+        id: bedrock_key,
+        origin: origin("bedrock"),
+        region: REGION.to_owned(),
+        endpoint_url: None,
+        auth_kind: "access_keys",
+        secret_version: Some("1".to_owned()),
+        fingerprint: vec![1],
+        sealed: secret.seal(envelope, bedrock_key).await.unwrap(),
+        encrypted_with: envelope.encrypted_with(),
+    };
+    bedrock_keys::upsert(&mut *connection, &new).await.unwrap();
+    (plan_key, bedrock_key)
 }
