@@ -1,5 +1,12 @@
 //! `release` lets every resource go, with a leader running. In a test program of its own, for it acts on every namespace.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test fails by panicking"
+)]
+
 mod support;
 
 use kube::ResourceExt;

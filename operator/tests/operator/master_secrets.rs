@@ -4,7 +4,7 @@ use crate::support::{OperatorProcess, World, create_namespace};
 use k8s_openapi::ByteString;
 use k8s_openapi::api::core::v1::Secret;
 use kube::Api;
-use kube::api::{DeleteParams, Patch, PatchParams};
+use kube::api::{DeleteParams, Patch, PatchParams, PostParams};
 use secrecy::SecretString;
 use serde_json::json;
 use spillway_core::domain::pool::SecretKind;
@@ -25,7 +25,7 @@ fn data(secret: &Secret, key: &str) -> Option<ByteString> {
     secret.data.as_ref()?.get(key).cloned()
 }
 
-async fn start(world: &World) -> OperatorProcess {
+fn start(world: &World) -> OperatorProcess {
     OperatorProcess::run(world, world.database.url().as_str(), &[], &[])
 }
 
@@ -33,7 +33,7 @@ async fn start(world: &World) -> OperatorProcess {
 async fn they_are_made_once_and_belong_to_nobody() {
     let world = World::new().await;
     let secrets: Api<Secret> = world.api();
-    let mut operator = start(&world).await;
+    let mut operator = start(&world);
     operator.ready_leader().await;
     let made = [
         secrets.get(HASHER).await.unwrap(),
@@ -51,7 +51,7 @@ async fn they_are_made_once_and_belong_to_nobody() {
     operator.signal("TERM").await;
     assert!(operator.ended().await.success());
 
-    let again = start(&world).await;
+    let again = start(&world);
     again.ready_leader().await;
     assert_eq!(
         made,
@@ -65,7 +65,7 @@ async fn they_are_made_once_and_belong_to_nobody() {
 #[tokio::test(flavor = "multi_thread")]
 async fn another_value_is_refused_by_name_with_the_fix() {
     let world = World::new().await;
-    let mut operator = start(&world).await;
+    let mut operator = start(&world);
     operator.ready_leader().await;
     operator.signal("TERM").await;
     operator.ended().await;
@@ -76,7 +76,7 @@ async fn another_value_is_refused_by_name_with_the_fix() {
         .await
         .unwrap();
 
-    let mut refused = start(&world).await;
+    let mut refused = start(&world);
     assert_eq!(refused.ended().await.code(), Some(1));
     let log = refused.log();
     let place = format!(
@@ -93,7 +93,7 @@ async fn another_value_is_refused_by_name_with_the_fix() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_lost_one_is_not_made_again() {
     let world = World::new().await;
-    let mut operator = start(&world).await;
+    let mut operator = start(&world);
     operator.ready_leader().await;
     operator.signal("TERM").await;
     operator.ended().await;
@@ -104,7 +104,7 @@ async fn a_lost_one_is_not_made_again() {
         .await
         .unwrap();
 
-    let mut refused = start(&world).await;
+    let mut refused = start(&world);
     assert_eq!(refused.ended().await.code(), Some(1));
     assert!(
         refused
@@ -122,10 +122,10 @@ async fn a_lost_one_is_not_made_again() {
     };
     restored.metadata.name = Some(ENCRYPTION.to_owned());
     secrets
-        .create(&Default::default(), &restored)
+        .create(&PostParams::default(), &restored)
         .await
         .unwrap();
-    start(&world).await.ready_leader().await;
+    start(&world).ready_leader().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -30,7 +30,7 @@ where
         .unwrap();
 }
 
-fn manifest(kind: &str, name: &str, spec: serde_json::Value) -> serde_json::Value {
+fn manifest(kind: &str, name: &str, spec: &serde_json::Value) -> serde_json::Value {
     json!({ "apiVersion": "spillway.dev/v1alpha1", "kind": kind, "metadata": { "name": name }, "spec": spec })
 }
 
@@ -85,7 +85,7 @@ async fn usage_reaches_status_and_a_quiet_interval_writes_nothing() {
         manifest(
             "ProxyPool",
             "default",
-            json!({ "usageReportInterval": "10s" }),
+            &json!({ "usageReportInterval": "10s" }),
         ),
     )
     .await;
@@ -94,12 +94,12 @@ async fn usage_reaches_status_and_a_quiet_interval_writes_nothing() {
         manifest(
             "ProxyUser",
             "alice",
-            json!({ "email": "alice@example.com" }),
+            &json!({ "email": "alice@example.com" }),
         ),
     )
     .await;
     let spec = json!({ "userRef": { "name": "alice" }, "secretName": "laptop-key" });
-    create::<AccessKey>(&world, manifest("AccessKey", "laptop", spec)).await;
+    create::<AccessKey>(&world, manifest("AccessKey", "laptop", &spec)).await;
 
     let pool = world.database.pool().await;
     let cluster_id = world.cluster_id().await;

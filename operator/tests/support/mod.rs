@@ -41,7 +41,7 @@ pub use gate::Gate;
 pub use process::OperatorProcess;
 
 /// How long something that has to happen may take on a busy machine.
-pub const PATIENCE: Duration = Duration::from_secs(60);
+pub const PATIENCE: Duration = Duration::from_mins(1);
 
 /// One test's part of the cluster and a database.
 pub struct World {

@@ -139,7 +139,7 @@ impl OperatorProcess {
 
     /// Waits for its end.
     pub async fn ended(&mut self) -> ExitStatus {
-        let ended = timeout(Duration::from_secs(60), self.child.wait()).await;
+        let ended = timeout(Duration::from_mins(1), self.child.wait()).await;
         ended
             .unwrap_or_else(|_| panic!("the operator did not end:\n{}", self.log.borrow().clone()))
             .expect("its status")
