@@ -18,6 +18,9 @@ real_bedrock() { [[ -n ${AWS_ACCESS_KEY_ID:-} && -n ${AWS_SECRET_ACCESS_KEY:-} ]
 
 main() {
   local begin=$SECONDS
+  if own_cluster && { real_plan || real_bedrock; }; then
+    die "ANTHROPIC_API_KEY or AWS credentials are set, but pods of the demo's own cluster reach nothing outside this machine: name a cluster that does by KUBECONFIG, or unset them"
+  fi
   # Not in a step, for they change the PATH; both say what they do when it takes long.
   tools
   if own_cluster; then

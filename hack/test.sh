@@ -70,7 +70,7 @@ tests_in() {
 cargo_test() { cargo test --locked --workspace --no-fail-fast "$@"; }
 
 stage_format() {
-  cargo fmt --all --check
+  cargo fmt --all --check -- --color=never
   local unformatted
   have gofmt || die "gofmt is missing: install Go"
   unformatted=$(gofmt -l e2e/cluster)
