@@ -164,6 +164,13 @@ fn in_seconds(time: Timestamp) -> Timestamp {
     Timestamp::from_second(time.as_second()).unwrap_or(time)
 }
 
+/// Whether `Ready` was judged for this generation, true or not.
+pub fn is_judged(conditions: &[Condition], generation: Option<i64>) -> bool {
+    conditions
+        .iter()
+        .any(|condition| condition.type_ == READY && condition.observed_generation == generation)
+}
+
 /// Whether `Ready` was judged true for this generation.
 pub fn is_ready(conditions: &[Condition], generation: Option<i64>) -> bool {
     conditions.iter().any(|condition| {

@@ -17,7 +17,7 @@ use spillway_crds::{FINALIZER, GROUP, VERSION};
 use tracing::{info, warn};
 
 use super::cluster::Cluster;
-use super::conditions::{Judgement, PAUSED, READY, is_ready, merged};
+use super::conditions::{Judgement, PAUSED, READY, is_judged, merged};
 use super::error::ReconcileError;
 use super::kind::{Reconciled, is_paused};
 use super::outcome::{Env, Notice, Outcome, Rows, Rules};
@@ -224,7 +224,7 @@ impl<K: Reconciled> Driver<K> {
     ) -> Result<(), DriveError> {
         let generation = resource.meta().generation;
         let former = resource.status().map(K::conditions).unwrap_or_default();
-        if is_ready(former, generation) && error.is_database_away() {
+        if is_judged(former, generation) && error.is_database_away() {
             return Ok(());
         }
         let message = if error.is_database_away() {

@@ -49,7 +49,7 @@ async fn an_operator_that_is_killed_in_the_middle_ends_in_the_same_state() {
                 json!({ "userRef": { "name": "alice" }, "secretName": name }),
             )
             .await;
-        if n % 5 == 4 {
+        if n % 10 == 9 {
             scene.kill().await;
         }
     }

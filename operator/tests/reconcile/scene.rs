@@ -1,4 +1,5 @@
 //! A running operator with a namespace and a database of its own, and words to say what happens there.
+#![allow(unreachable_pub, reason = "the modules beside use it")]
 
 use std::collections::BTreeMap;
 use std::fmt::Debug;

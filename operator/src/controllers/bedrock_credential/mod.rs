@@ -1,6 +1,7 @@
 //! `BedrockCredential`: what a Secret holds is stored sealed, for proxies to sign in with.
 
 mod apply;
+mod material;
 pub mod plan;
 pub mod status;
 
@@ -62,7 +63,7 @@ async fn observe(
         fingerprint: material
             .as_ref()
             .ok()
-            .map(|material| env.rows.fingerprint(&plan::canonical(material))),
+            .map(|material| env.rows.fingerprint(&material::canonical(material))),
         material,
         secret_version: version_of(secret.as_ref()),
         row,

@@ -1,21 +1,14 @@
 //! What is to be done about a `BedrockCredential`, decided without I/O.
 
-use k8s_openapi::api::core::v1::Secret;
 use kube::ResourceExt;
-use secrecy::{ExposeSecret, SecretString};
 use spillway_core::repository::bedrock_keys::BedrockKeyRow;
 use spillway_core::security::credentials::BedrockSecret;
 use spillway_crds::{BedrockAuth, BedrockCredential};
 use uuid::Uuid;
-use zeroize::Zeroizing;
 
 use super::super::conditions::Problem;
 use super::super::outcome::Rules;
-use super::super::references::{check_upstream, secret_entry};
-
-const ACCESS_KEY_ID: &str = "AWS_ACCESS_KEY_ID";
-const SECRET_ACCESS_KEY: &str = "AWS_SECRET_ACCESS_KEY";
-const SESSION_TOKEN: &str = "AWS_SESSION_TOKEN";
+use super::super::references::check_upstream;
 
 /// What the resource asks for.
 #[derive(Debug, Clone)]
@@ -28,7 +21,8 @@ pub struct Desired {
     pub region: String,
     /// `endpointUrl`.
     pub endpoint_url: Option<String>,
-    auth: BedrockAuth,
+    /// `auth`.
+    pub auth: BedrockAuth,
 }
 
 /// What there is.
@@ -97,88 +91,6 @@ impl Desired {
             (None, None) => "pod_identity",
         }
     }
-
-    /// The credential that `secret` holds.
-    pub fn material(&self, secret: Option<&Secret>) -> Result<BedrockSecret, Problem> {
-        if let Some(reference) = &self.auth.secret_ref {
-            let field = "spec.auth.secretRef";
-            let entry = |key| {
-                let text = secret_entry(secret, field, &self.namespace, &reference.name, key)?;
-                one_line(&text, field, &self.namespace, &reference.name, key)
-            };
-            let has_token = secret
-                .and_then(|secret| secret.data.as_ref())
-                .is_some_and(|data| data.contains_key(SESSION_TOKEN));
-            return Ok(BedrockSecret::AccessKeys {
-                access_key_id: entry(ACCESS_KEY_ID)?.expose_secret().to_owned(),
-                secret_access_key: entry(SECRET_ACCESS_KEY)?,
-                session_token: if has_token {
-                    Some(entry(SESSION_TOKEN)?)
-                } else {
-                    None
-                },
-            });
-        }
-        if let Some(reference) = &self.auth.api_key_secret_ref {
-            let field = "spec.auth.apiKeySecretRef";
-            let text = secret_entry(
-                secret,
-                field,
-                &self.namespace,
-                &reference.name,
-                &reference.key,
-            )?;
-            return one_line(
-                &text,
-                field,
-                &self.namespace,
-                &reference.name,
-                &reference.key,
-            )
-            .map(BedrockSecret::ApiKey);
-        }
-        Ok(BedrockSecret::PodIdentity)
-    }
-}
-
-/// A value that a header can carry: one line of visible ASCII, without the line break that editors leave behind.
-fn one_line(
-    text: &SecretString,
-    field: &str,
-    namespace: &str,
-    name: &str,
-    key: &str,
-) -> Result<SecretString, Problem> {
-    let value = text.expose_secret().trim();
-    if value.is_empty() || !value.bytes().all(|byte| byte.is_ascii_graphic()) {
-        return Err(Problem::reference(
-            "CredentialInvalid",
-            format!(
-                "{field} names key {key} of Secret {namespace}/{name}, which is empty or has characters that no AWS credential \
-                 has: store the value alone, without quotes or line breaks"
-            ),
-        ));
-    }
-    Ok(SecretString::from(value))
-}
-
-/// One text for one credential, to be fingerprinted.
-pub fn canonical(material: &BedrockSecret) -> Zeroizing<String> {
-    Zeroizing::new(match material {
-        BedrockSecret::AccessKeys {
-            access_key_id,
-            secret_access_key,
-            session_token,
-        } => format!(
-            "access_keys\n{access_key_id}\n{}\n{}",
-            secret_access_key.expose_secret(),
-            session_token
-                .as_ref()
-                .map_or("", |token| token.expose_secret()),
-        ),
-        BedrockSecret::ApiKey(token) => format!("api_key\n{}", token.expose_secret()),
-        BedrockSecret::PodIdentity => "pod_identity".to_owned(),
-    })
 }
 
 /// Decides what is to be done.
@@ -220,9 +132,11 @@ pub fn plan(observed: &Observed, desired: &Desired, rules: &Rules) -> Plan {
 #[cfg(test)]
 mod tests {
     use k8s_openapi::ByteString;
+    use k8s_openapi::api::core::v1::Secret;
     use serde_json::{Value, json};
     use spillway_core::domain::upstream::AllowedUpstreams;
 
+    use super::super::material::{ACCESS_KEY_ID, SECRET_ACCESS_KEY, canonical};
     use super::*;
     use crate::settings::PoolName;
 
