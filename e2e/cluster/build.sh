@@ -22,12 +22,15 @@ cache=${XDG_CACHE_HOME:-$HOME/.cache}/spillway/bin
 out=$cache/cluster-$hash
 
 if [ -x "$out/cluster" ]; then
+	touch "$out" 2>/dev/null || :
 	echo "$out"
 	exit
 fi
 
 echo "building Kubernetes $version and helm $helm (5 to 10 minutes the first time, then seconds)" >&2
 mkdir -p "$cache"
+# What no run has asked for in two weeks, and what a killed build left.
+find "$cache" -maxdepth 1 \( -name 'cluster-*' -mtime +14 -o -name '.building-*' -mtime +1 \) -exec rm -rf {} +
 next=$(mktemp -d "$cache/.building-XXXXXX")
 trap 'rm -rf "$next"' EXIT INT TERM
 export CGO_ENABLED=0 GOFLAGS="${GOFLAGS:-} -trimpath -buildvcs=false"

@@ -12,6 +12,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -36,9 +37,10 @@ func TestMain(m *testing.M) {
 
 // rig is one cluster under test.
 type rig struct {
-	t    *testing.T
-	name string
-	dir  string
+	t     *testing.T
+	name  string
+	dir   string
+	index int
 }
 
 type status struct {
@@ -55,13 +57,34 @@ type status struct {
 
 func newRig(t *testing.T, name string) rig {
 	t.Helper()
-	r := rig{t, name, filepath.Join(t.TempDir(), "state")}
+	r := rig{t, name, filepath.Join(t.TempDir(), "state"), freeIndex(t)}
 	t.Cleanup(func() {
 		if _, err := r.try("down"); err != nil {
 			t.Error(err)
 		}
 	})
 	return r
+}
+
+// nextIndex starts somewhere above those that clusters get by themselves, so
+// that nobody else takes an index while we look for traces of its cluster.
+var nextIndex = os.Getpid() * 7
+
+func freeIndex(t *testing.T) int {
+	t.Helper()
+	out, err := exec.Command(filepath.Join(programs, "cluster"), "list").Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for range 40 {
+		nextIndex++
+		index := 24 + nextIndex%40
+		if !strings.Contains(string(out), fmt.Sprintf("\n%d ", index)) {
+			return index
+		}
+	}
+	t.Fatal("no free index")
+	return 0
 }
 
 func needNode(t *testing.T) {
@@ -75,6 +98,9 @@ func needNode(t *testing.T) {
 }
 
 func (r rig) command(args ...string) *exec.Cmd {
+	if args[0] == "up" && !slices.Contains(args, "--index") {
+		args = append(slices.Clip(args), "--index", fmt.Sprint(r.index))
+	}
 	return exec.Command(filepath.Join(programs, "cluster"), append([]string{"--name", r.name, "--state", r.dir}, args...)...)
 }
 
@@ -546,6 +572,41 @@ func fetch(t *testing.T, url string) string {
 	return body.String()
 }
 
+// TestDownEndsUp: a `down` does not wait until an `up` has given up.
+func TestDownEndsUp(t *testing.T) {
+	r := newRig(t, "slow")
+	r.run("up", "--control-plane-only")
+	namespaces, index := r.namespaces(), r.status().Index
+	// A supervisor that hangs, so that up waits for it.
+	data, err := os.ReadFile(filepath.Join(r.dir, "supervisor.pid"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var supervisor struct{ PID int }
+	if err := json.Unmarshal(data, &supervisor); err != nil {
+		t.Fatal(err)
+	}
+	if err := syscall.Kill(supervisor.PID, syscall.SIGSTOP); err != nil {
+		t.Fatal(err)
+	}
+	up := r.command("up", "--control-plane-only")
+	if err := up.Start(); err != nil {
+		t.Fatal(err)
+	}
+	time.Sleep(500 * time.Millisecond)
+	begin := time.Now()
+	r.run("down")
+	if took := time.Since(begin); took > 20*time.Second {
+		t.Errorf("down took %s", took)
+	}
+	if up.Wait() == nil {
+		t.Error("up reports success for a cluster that was taken down")
+	}
+	for _, trace := range r.traces(namespaces, index) {
+		t.Errorf("left behind: %s", trace)
+	}
+}
+
 func TestErrorsTellTheFix(t *testing.T) {
 	r := newRig(t, "none")
 	for _, c := range []struct {
@@ -563,7 +624,7 @@ func TestErrorsTellTheFix(t *testing.T) {
 			t.Errorf("%v: %v", c.args, err)
 		}
 	}
-	r = rig{t, "No_Name", t.TempDir()}
+	r = rig{t, "No_Name", t.TempDir(), 0}
 	if _, err := r.try("status"); err == nil || !strings.Contains(err.Error(), "--name") {
 		t.Errorf("a bad name: %v", err)
 	}

@@ -15,6 +15,13 @@ func Down(dir string, say func(string, ...any)) error {
 		say("no cluster in %s", dir)
 		return nil
 	}
+	// Before the lock: an `up` that waits for this cluster then sees that it
+	// ended and gives the lock up.
+	if supervisor, alive, err := supervisorOf(dir); err == nil && alive {
+		if err := supervisor.kill(); err != nil {
+			return err
+		}
+	}
 	lock, err := lockState(dir, say)
 	if err != nil {
 		return err

@@ -5,7 +5,9 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"runtime"
 	"strings"
+	"syscall"
 	"time"
 
 	"spillway.dev/cluster/internal/oci"
@@ -16,6 +18,11 @@ import (
 func ctr(supervisor process, args ...string) (string, error) {
 	socket := fmt.Sprintf("/proc/%d/root%s", supervisor.PID, containerdSocket)
 	command := exec.Command("ctr", append([]string{"--address", socket, "--namespace", "k8s.io"}, args...)...)
+	// A killed `up` must not leave a ctr behind that waits for containerd for
+	// ever. The signal is tied to the thread, which so has to be kept.
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	command.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	out, err := command.CombinedOutput()
 	if err != nil {
 		return "", fmt.Errorf("ctr %s: %w: %s", strings.Join(args, " "), err, bytes.TrimSpace(out))

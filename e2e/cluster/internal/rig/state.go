@@ -78,7 +78,7 @@ func supervisorOf(dir string) (process, bool, error) {
 		return process{}, false, fmt.Errorf("open the supervisor's lock: %w", err)
 	}
 	defer file.Close()
-	for deadline := time.Now().Add(5 * time.Second); ; time.Sleep(10 * time.Millisecond) {
+	for deadline := time.Now().Add(time.Minute); ; time.Sleep(10 * time.Millisecond) {
 		err = unix.Flock(int(file.Fd()), unix.LOCK_EX|unix.LOCK_NB)
 		if err == nil {
 			return process{}, false, nil
