@@ -171,15 +171,6 @@ pub fn is_judged(conditions: &[Condition], generation: Option<i64>) -> bool {
         .any(|condition| condition.type_ == READY && condition.observed_generation == generation)
 }
 
-/// Whether `Ready` was judged true for this generation.
-pub fn is_ready(conditions: &[Condition], generation: Option<i64>) -> bool {
-    conditions.iter().any(|condition| {
-        condition.type_ == READY
-            && condition.status == "True"
-            && condition.observed_generation == generation
-    })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -243,7 +234,7 @@ mod tests {
         );
         assert_eq!(broken[0].last_transition_time.0, late);
         assert!(
-            is_ready(&same, Some(2)) && !is_ready(&same, Some(1)) && !is_ready(&broken, Some(2))
+            is_judged(&same, Some(2)) && !is_judged(&same, Some(1)) && is_judged(&broken, Some(2))
         );
     }
 }
