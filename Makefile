@@ -30,16 +30,18 @@ test-chart: ## Run the chart's tests against a real API server
 test-cluster: ## Run the tests on a whole cluster
 	@hack/test.sh cluster
 lint: ## Check formatting, lints, shell scripts, licences and generated files
-	@hack/test.sh format clippy deny drift sqlx shell
+	@hack/test.sh format shell licences advisories drift sqlx clippy
 fmt: ## Format the code
 	@$(LIB); cd "$$ROOT"; cargo fmt --all; gofmt -w e2e/cluster
 
 ##@ Build
-.PHONY: build crds images cluster-up cluster-down
+.PHONY: build crds publish images cluster-up cluster-down
 build: ## Compile all programs
 	@$(LIB); cargo_env; cargo build --locked --workspace --bins; echo "in $$BIN_DIR"
 crds: ## Write the resource definitions from the Rust types, for the chart as well
 	@hack/crds.sh
+publish: ## Build production images and push them: REGISTRY=registry.example.com [TAG=…]
+	@hack/publish.sh
 images: ## Build the container images as OCI archives
 	@hack/images.sh operator proxy fake-upstream postgres
 cluster-up: ## Start a local Kubernetes and print its kubeconfig

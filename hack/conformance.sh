@@ -6,7 +6,7 @@
 
 suite=$1
 cargo_env
-install_packages jq=jq python3=python3 /usr/share/doc/python3-venv=python3-venv /usr/share/postgresql-common=postgresql
+install_packages jq=jq python3=python3 /usr/share/doc/python3-venv=python3-venv "/usr/lib/postgresql/*/bin/initdb=postgresql"
 (cd "$ROOT" && cargo build --quiet --locked --workspace --bin spillway-operator --bin spillway-proxy)
 
 work=$(mktemp -d)

@@ -14,7 +14,10 @@ main() {
 }
 
 uninstall() {
-  kubectl delete --ignore-not-found -f "$ROOT/examples/quickstart.yaml" --timeout=120s
+  # Without the definitions there is nothing of theirs either.
+  if kubectl get customresourcedefinition proxypools.spillway.dev >/dev/null 2>&1; then
+    kubectl delete --ignore-not-found -f "$ROOT/examples/quickstart.yaml" --timeout=120s
+  fi
   if helm status spillway --namespace spillway >/dev/null 2>&1; then
     helm uninstall spillway --namespace spillway --wait --timeout 5m
   fi
@@ -22,7 +25,7 @@ uninstall() {
   # The definitions are kept by the release. They go with the demo unless somebody uses them.
   local kinds=(proxypools proxyusers accesskeys bedrockcredentials)
   kinds=("${kinds[@]/%/.spillway.dev}")
-  if [[ -z $(kubectl get "$(IFS=,; echo "${kinds[*]}")" --all-namespaces --output name) ]]; then
+  if [[ -z $(kubectl get "$(IFS=,; echo "${kinds[*]}")" --all-namespaces --output name 2>/dev/null) ]]; then
     kubectl delete --ignore-not-found customresourcedefinition "${kinds[@]}"
   fi
 }

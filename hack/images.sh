@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # images.sh NAME...: builds images (operator, proxy, fake-upstream, postgres) as OCI archives and prints for each
 # NAME REFERENCE ARCHIVE. An image's tag is the hash of its content, so that what has not changed is not built again.
+# PROFILE=release compiles for production; without it programs are those that tests run.
 # shellcheck source=hack/lib.sh
 . "$(dirname "$0")/lib.sh"
 
@@ -17,7 +18,8 @@ main() {
   if ((${#bins[@]})); then
     cargo_env
     # The whole workspace, as tests do: a part of it would be compiled with other features, and compiled again.
-    (cd "$ROOT" && cargo build --quiet --locked --workspace "${bins[@]}" >&2)
+    (cd "$ROOT" && cargo build --quiet --locked --workspace --profile "${PROFILE:-dev}" "${bins[@]}" >&2)
+    if [[ -n ${PROFILE:-} ]]; then BIN_DIR=$CARGO_TARGET_DIR/$TRIPLE/$PROFILE; fi
   fi
   mkdir -p "$CACHE/images"
   for name in "$@"; do image "$name"; done
@@ -26,7 +28,7 @@ main() {
 image() {
   local name=$1 hash reference archive
   if [[ $name == postgres ]]; then
-    install_packages /usr/share/postgresql-common=postgresql
+    install_packages "/usr/lib/postgresql/*/bin/initdb=postgresql"
     hash=$( (dpkg-query -W -f '${Package} ${Version}\n' 'postgresql-*' libc6; cat "$ROOT"/e2e/images/postgres/*) | sha256sum)
   else
     hash=$(cat "$BIN_DIR/${program[$name]}" "$certificates" "$ROOT/images/$name.Containerfile" | sha256sum)

@@ -34,11 +34,11 @@ cargo_env() {
   export BIN_DIR=$CARGO_TARGET_DIR/$TRIPLE/debug
 }
 
-# Makes sure that each command exists: install_packages COMMAND=DEBIAN_PACKAGE...
+# Makes sure that each command or file exists, which may be a glob: install_packages COMMAND=DEBIAN_PACKAGE...
 install_packages() {
   local pair missing=()
   for pair in "$@"; do
-    PATH=$PATH:/usr/sbin:/sbin have "${pair%%=*}" || [[ -e ${pair%%=*} ]] || missing+=("${pair#*=}")
+    PATH=$PATH:/usr/sbin:/sbin have "${pair%%=*}" || compgen -G "${pair%%=*}" >/dev/null || missing+=("${pair#*=}")
   done
   ((${#missing[@]})) || return 0
   have apt-get || die "missing: ${missing[*]} (Debian's names); install them and run this again"

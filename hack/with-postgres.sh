@@ -4,7 +4,7 @@
 # shellcheck source=hack/lib.sh
 . "$(dirname "$0")/lib.sh"
 
-install_packages /usr/share/postgresql-common=postgresql
+install_packages "/usr/lib/postgresql/*/bin/initdb=postgresql"
 
 bin=$(find /usr/lib/postgresql -path '*/bin/initdb' 2>/dev/null | sort -V | tail -1 || true)
 bin=${bin:-$(command -v initdb || true)}
