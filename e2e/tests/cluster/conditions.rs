@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::support::objects::condition;
 use crate::support::tenant::upstream_urls;
@@ -54,7 +54,8 @@ pub async fn oauth_token(world: Arc<World>) {
     assert!(!message.contains(token));
 
     world.patch("Secret", PLATFORM, "oauth-plan", json!({ "stringData": { "key": tenant.credentials.plan_key } })).await;
-    world.ready("ProxyPool", PLATFORM, "oauth").await;
+    let is_resolved = |pool: &Value| condition(pool, "ReferencesResolved").is_some_and(|resolved| resolved["status"] == "True");
+    world.wait("ProxyPool", PLATFORM, "oauth", "has its key", is_resolved).await;
 }
 
 pub async fn not_allowed(world: Arc<World>) {

@@ -56,6 +56,7 @@ pub async fn sweep(world: Arc<World>) {
     let namespace = world.get("Namespace", "", "kube-system").await;
     let own = namespace["metadata"]["uid"].as_str().unwrap();
     let another = "another-cluster";
+    forget(&world).await;
     for cluster in [own, another] {
         for statement in INSERT {
             sqlx::query(*statement).bind(cluster).execute(world.database().await).await.unwrap();
@@ -71,8 +72,12 @@ pub async fn sweep(world: Arc<World>) {
     })
     .await;
     assert_eq!(living(&world, another).await, before, "rows of another cluster are as they were");
+    forget(&world).await;
+}
+
+async fn forget(world: &World) {
     for table in ["access_keys", "users", "bedrock_keys", "pools"] {
-        let statement = format!("DELETE FROM {table} WHERE cluster_id = '{another}'");
+        let statement = format!("DELETE FROM {table} WHERE uid LIKE 'swept-%'");
         sqlx::query(sqlx::AssertSqlSafe(statement)).execute(world.database().await).await.unwrap();
     }
 }

@@ -23,7 +23,7 @@ const MALFORMED: &[(&str, &str, &str)] = &[
         "set exactly one of secretRef, apiKeySecretRef and podIdentity",
     ),
     ("BedrockCredential", "{region: Virginia, auth: {podIdentity: {}}}", "must be an AWS region such as us-east-1"),
-    ("ProxyPool", "{usageReportInterval: 5 minutes}", "must be a whole number with a unit: 30s, 5m or 1h"),
+    ("ProxyPool", "{usageReportInterval: 5min}", "must be a whole number with a unit: 30s, 5m or 1h"),
     ("ProxyPool", "{allowedNamespaces: {from: Selector}}", "selector goes with from: Selector: set both, or neither"),
     ("ProxyPool", "{plan: {apiUrl: api.anthropic.com}}", "must be an absolute URL"),
     (

@@ -2,9 +2,9 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use kube::api::DeleteParams;
+use chrono::TimeDelta;
 use serde_json::Value;
 use spillway_core::security::hasher::KeyHasher;
 
@@ -12,19 +12,12 @@ use crate::support::objects::name;
 use crate::support::operator::metric;
 use crate::support::{PLATFORM, Tenant, World, eventually};
 
-const KILLED: DeleteParams = DeleteParams {
-    grace_period_seconds: Some(0),
-    dry_run: false,
-    propagation_policy: None,
-    preconditions: None,
-};
-
 pub async fn takeover(world: Arc<World>) {
     let tenant = Tenant::new(&world, "takeover").await;
     tenant.pool(0).await;
     world.apply(&tenant.alice()).await;
     world.ready("ProxyUser", "takeover", "alice").await;
-    let former = world.leader().await;
+    world.leader().await;
     let pods = world.operator_pods().await;
     assert_eq!(pods.len(), 2);
     let mut leaders = 0.0;
@@ -34,46 +27,38 @@ pub async fn takeover(world: Arc<World>) {
     assert!((leaders - 1.0).abs() < f64::EPSILON, "one of two leads, not {leaders}");
 
     let begin = Instant::now();
-    world.delete("Pod", PLATFORM, &former, &KILLED).await;
-    let leader = world.leader_after(&former).await;
-    let took = begin.elapsed();
-    println!("    {leader} leads {:.1} s after {former} was killed", took.as_secs_f32());
-    assert!(took < Duration::from_secs(20), "it took {took:?}");
+    let took = world.kill_leader().await;
+    println!("    another leads {:.1} s after the leader was killed", took.as_seconds_f32());
+    assert!(took < TimeDelta::seconds(20), "it took {took:?}");
     world.apply(&tenant.access_key("laptop")).await;
     world.ready("AccessKey", "takeover", "laptop").await;
-    println!("    and it made a key {:.1} s after", begin.elapsed().as_secs_f32());
+    println!("    and has made a key after {:.1} s", begin.elapsed().as_secs_f32());
 }
 
-/// How many keys are asked for at once.
-const KEYS: usize = 60;
+/// Keys that are asked for and not made yet, at any time until the operator is killed.
+const IN_THE_MAKING: usize = 5;
 
 pub async fn minting(world: Arc<World>) {
     let (tenant, _) = Tenant::serving(&world, "minting", 1).await;
-    let tenant = Arc::new(tenant);
-    let asking = tokio::spawn({
-        let tenant = Arc::clone(&tenant);
-        async move {
-            for number in 0..KEYS {
-                tenant.world.apply(&tenant.access_key(&format!("key-{number}"))).await;
-            }
-        }
+    let killing = tokio::spawn({
+        let world = Arc::clone(&world);
+        async move { world.kill_leader().await }
     });
-    let leader = world.leader().await;
-    let mut made = 0;
-    eventually("some keys are made", async || {
-        made = secrets(&world).await.len();
-        if made < 5 { Err(made.to_string()) } else { Ok(()) }
-    })
-    .await;
-    world.delete("Pod", PLATFORM, &leader, &KILLED).await;
-    asking.await.unwrap();
-    world.leader_after(&leader).await;
-    println!("    the operator was killed with {made} of {KEYS} keys made");
-    assert!(made < KEYS, "it was killed in the middle");
+    let mut keys: usize = 0;
+    while !killing.is_finished() {
+        world.apply(&tenant.access_key(&format!("key-{keys}"))).await;
+        keys += 1;
+        if let Some(former) = keys.checked_sub(IN_THE_MAKING) {
+            world.wait("Secret", "minting", &format!("key-{former}"), "is made", |secret| !secret.is_null()).await;
+        }
+    }
+    killing.await.unwrap();
+    println!("    the operator was killed while it made {keys} keys");
+    assert!(keys > IN_THE_MAKING);
 
     let hasher = world.secret_entry(PLATFORM, "spillway-key-hasher", "PROXY_KEY_HASHER_SECRET").await;
     let hasher = KeyHasher::from_config(&hasher.into()).expect("the operator's own hasher secret");
-    for number in 0..KEYS {
+    for number in 0..keys {
         let key_name = format!("key-{number}");
         world.ready("AccessKey", "minting", &key_name).await;
         let key = tenant.key(&key_name).await;
@@ -93,7 +78,7 @@ pub async fn minting(world: Arc<World>) {
         })
         .await;
     }
-    assert_eq!(secrets(&world).await.len(), KEYS);
+    assert_eq!(secrets(&world).await.len(), keys);
 }
 
 async fn secrets(world: &World) -> Vec<Value> {

@@ -39,11 +39,11 @@ impl World {
         self.database.get_or_init(connect).await
     }
 
-    /// Usage rows of a namespace, oldest first.
+    /// Usage rows of a namespace since these tests began, oldest first: a former run's are kept, as history is.
     pub async fn usage(&self, namespace: &str) -> Vec<UsageRow> {
         let query = "SELECT key_name, user_name, upstream_request_id, provider, is_fallback, status, http_status, stream, input_tokens, \
-                     output_tokens, cost_micro_usd, estimated FROM token_usages WHERE namespace = $1 ORDER BY created_at";
-        let rows = sqlx::query_as(query).bind(namespace).fetch_all(self.database().await).await;
+                     output_tokens, cost_micro_usd, estimated FROM token_usages WHERE namespace = $1 AND created_at >= $2 ORDER BY created_at";
+        let rows = sqlx::query_as(query).bind(namespace).bind(self.begin).fetch_all(self.database().await).await;
         rows.expect("usage rows can be read")
     }
 }

@@ -1,5 +1,6 @@
 //! The operator's replicas, and which of them leads.
 
+use chrono::{DateTime, TimeDelta, Utc};
 use kube::api::DeleteParams;
 use serde_json::Value;
 
@@ -15,10 +16,18 @@ impl World {
         holder(&lease).to_owned()
     }
 
-    /// Waits until another pod than this holds the Lease, and gives its name.
-    pub async fn leader_after(&self, former: &str) -> String {
-        let is_another = |lease: &Value| !holder(lease).is_empty() && holder(lease) != former;
-        holder(&self.wait("Lease", PLATFORM, "spillway", "is held by another", is_another).await).to_owned()
+    /// Kills the process that leads, which can release nothing, and gives the time until another one leads.
+    pub async fn kill_leader(&self) -> TimeDelta {
+        let former = self.get("Lease", PLATFORM, "spillway").await;
+        let pod = self.get("Pod", PLATFORM, holder(&former)).await;
+        self.kill(&pod).await;
+        let identity = |lease: &Value| lease["spec"]["holderIdentity"].clone();
+        let is_another = |lease: &Value| !holder(lease).is_empty() && identity(lease) != identity(&former);
+        let lease = self.wait("Lease", PLATFORM, "spillway", "is held by another", is_another).await;
+        let restarted = self.restarted(&pod).await;
+        let ended = &restarted["status"]["containerStatuses"][0]["lastState"]["terminated"];
+        assert_eq!(ended["exitCode"], 137, "it was killed");
+        time(&lease["spec"]["acquireTime"]) - time(&ended["finishedAt"])
     }
 
     /// Pods of the operator.
@@ -56,8 +65,14 @@ impl World {
     }
 }
 
+fn time(text: &Value) -> DateTime<Utc> {
+    text.as_str().and_then(|text| text.parse().ok()).unwrap_or_else(|| panic!("{text} is no time"))
+}
+
+/// The pod that holds a Lease; the identity names the process behind a `_`.
 fn holder(lease: &Value) -> &str {
-    lease["spec"]["holderIdentity"].as_str().unwrap_or_default()
+    let identity = lease["spec"]["holderIdentity"].as_str().unwrap_or_default();
+    identity.split('_').next().unwrap_or_default()
 }
 
 /// The value of a series that begins with `series`; 0 where there is none.

@@ -7,6 +7,7 @@ use serde_json::Value;
 
 use super::fakes::Fakes;
 use super::objects::{decoded, name};
+use super::wait::eventually;
 use super::world::{PLATFORM, World, random};
 
 /// A model that the pool maps to Bedrock.
@@ -132,7 +133,20 @@ spec:
         }
         world.ready("ProxyPool", PLATFORM, tenant.name).await;
         let key = tenant.key("laptop").await;
+        tenant.knows(&key).await;
         (tenant, key)
+    }
+
+    /// Waits until every proxy of the pool knows a key. What is asked is refused for its body and leaves no trace.
+    pub async fn knows(&self, key: &Key) {
+        for proxy in self.proxies().await {
+            eventually("the proxy knows the key", async || {
+                let request = self.world.http.post(format!("{proxy}/v1/messages")).header("x-api-key", &key.token).body("{");
+                let answer = self.world.send(request).await.map_err(|error| error.to_string())?;
+                if answer.status == 400 { Ok(()) } else { Err(answer.body) }
+            })
+            .await;
+        }
     }
 
     /// Applies the pool. Its circuit stays closed, so that each request tells of the upstreams as they are.

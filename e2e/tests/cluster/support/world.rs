@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use chrono::{DateTime, Utc};
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Client, Config};
 use parking_lot::Mutex;
@@ -22,6 +23,8 @@ pub struct World {
     pub kubeconfig: PathBuf,
     /// Keeps no connection, so that every request may meet another pod of a Service.
     pub http: reqwest::Client,
+    /// When the tests began.
+    pub begin: DateTime<Utc>,
     /// What runs.
     pub images: Images,
     /// What must be nowhere but in its Secret: what it is, and its text.
@@ -43,6 +46,7 @@ impl World {
             client: Client::try_from(config).expect("a client"),
             kubeconfig,
             http: reqwest::Client::builder().pool_max_idle_per_host(0).no_proxy().build().expect("an HTTP client"),
+            begin: Utc::now(),
             images: Images::from_environment(),
             confidential: Mutex::default(),
             database: OnceCell::new(),
