@@ -114,7 +114,7 @@ pub(super) fn invoke_body<'a>(
     for (name, value) in &fields {
         out.push(b',');
         write_key(&mut out, name)?;
-        write_value(&mut out, name, value)?;
+        write_value(&mut out, Place::of_field(name), value)?;
     }
     out.push(b'}');
     Ok(out)
@@ -149,34 +149,51 @@ fn bedrock_betas<'a>(
         .collect()
 }
 
+/// Where in a body a value stands, as far as cache markers go. Nothing else is looked into: what a client nests may be as deep
+/// as its body is long.
+#[derive(Debug, Clone, Copy)]
+enum Place {
+    /// A marker.
+    Marker,
+    /// What may carry a marker, or a list of it: a tool, a message, a block. Below it are so many levels more of the like.
+    Holder(u8),
+    /// Nothing that a marker could be in.
+    Other,
+}
+
+/// From a message down: its blocks, a tool result's blocks, the blocks of a document or search result in it.
+const LEVELS_OF_MESSAGE: u8 = 4;
+
+impl Place {
+    /// The place of the top-level field `name`.
+    fn of_field(name: &str) -> Self {
+        match name {
+            "cache_control" => Self::Marker,
+            "system" | "tools" => Self::Holder(0),
+            "messages" => Self::Holder(LEVELS_OF_MESSAGE),
+            _ => Self::Other,
+        }
+    }
+
+    /// The place of the field `name` in a holder of so many levels.
+    fn below(levels: u8, name: &str) -> Self {
+        match (name, levels.checked_sub(1)) {
+            ("cache_control", _) => Self::Marker,
+            ("content" | "source", Some(levels)) => Self::Holder(levels),
+            _ => Self::Other,
+        }
+    }
+}
+
 /// Writes a value as it stands, but without `cache_control.scope`, whose beta (`prompt-caching-scope-2026-01-05`) Bedrock does
 /// not take. Only values that hold the word are looked into.
-fn write_value(out: &mut Vec<u8>, name: &str, value: &RawValue) -> Result<(), TranslateError> {
+fn write_value(out: &mut Vec<u8>, place: Place, value: &RawValue) -> Result<(), TranslateError> {
     let text = value.get();
-    let is_suspect = memmem::find(text.as_bytes(), b"\"scope\"").is_some();
-    match text.as_bytes().first() {
-        Some(b'{') if is_suspect => {
-            let mut fields: Object<'_> =
-                serde_json::from_str(text).map_err(TranslateError::Malformed)?;
-            if name == "cache_control" {
-                fields.shift_remove("scope");
-            }
-            out.push(b'{');
-            for (at, (name, value)) in fields.iter().enumerate() {
-                if at > 0 {
-                    out.push(b',');
-                }
-                write_key(out, name)?;
-                // A tool's schema and input are the user's own words.
-                if matches!(name.as_ref(), "input_schema" | "input") {
-                    out.extend_from_slice(value.get().as_bytes());
-                } else {
-                    write_value(out, name, value)?;
-                }
-            }
-            out.push(b'}');
-        }
-        Some(b'[') if is_suspect => {
+    let is_suspect =
+        !matches!(place, Place::Other) && memmem::find(text.as_bytes(), b"\"scope\"").is_some();
+    match (text.as_bytes().first(), place) {
+        (Some(b'{'), _) if is_suspect => write_object(out, place, text),
+        (Some(b'['), Place::Holder(levels)) if is_suspect => {
             let items: Vec<&RawValue> =
                 serde_json::from_str(text).map_err(TranslateError::Malformed)?;
             out.push(b'[');
@@ -184,12 +201,41 @@ fn write_value(out: &mut Vec<u8>, name: &str, value: &RawValue) -> Result<(), Tr
                 if at > 0 {
                     out.push(b',');
                 }
-                write_value(out, "", item)?;
+                // Lists do not hold lists.
+                if item.get().starts_with('{') {
+                    write_value(out, Place::Holder(levels), item)?;
+                } else {
+                    out.extend_from_slice(item.get().as_bytes());
+                }
             }
             out.push(b']');
+            Ok(())
         }
-        _ => out.extend_from_slice(text.as_bytes()),
+        _ => {
+            out.extend_from_slice(text.as_bytes());
+            Ok(())
+        }
     }
+}
+
+fn write_object(out: &mut Vec<u8>, place: Place, text: &str) -> Result<(), TranslateError> {
+    let mut fields: Object<'_> = serde_json::from_str(text).map_err(TranslateError::Malformed)?;
+    if matches!(place, Place::Marker) {
+        fields.shift_remove("scope");
+    }
+    out.push(b'{');
+    for (at, (name, value)) in fields.iter().enumerate() {
+        if at > 0 {
+            out.push(b',');
+        }
+        write_key(out, name)?;
+        let below = match place {
+            Place::Holder(levels) => Place::below(levels, name),
+            Place::Marker | Place::Other => Place::Other,
+        };
+        write_value(out, below, value)?;
+    }
+    out.push(b'}');
     Ok(())
 }
 
@@ -298,6 +344,41 @@ mod tests {
             invoke(body, &["prompt-caching-scope-2026-01-05"]),
             r#"{"anthropic_version":"bedrock-2023-05-31","system":[{"type":"text","text":"a \"scope\"","cache_control":{"type":"ephemeral","ttl":"1h"}}],"tools":[{"input_schema":{"properties":{"cache_control":{"scope":1}}},"cache_control":{"type":"ephemeral"}}],"messages":[{"scope":1.50}]}"#
         );
+    }
+
+    #[test]
+    fn the_scope_goes_wherever_a_marker_may_stand_and_nowhere_else() {
+        let marked = r#"{"type":"text","cache_control":{"type":"ephemeral","scope":"org"}}"#;
+        let plain = r#"{"type":"text","cache_control":{"type":"ephemeral"}}"#;
+        let body = |block: &str| {
+            format!(
+                r#"{{"cache_control":{{"type":"ephemeral"}},"messages":[{{"content":[{block},{{"type":"tool_result","content":[{block},{{"type":"document","source":{{"type":"content","content":[{block}]}}}}]}}]}}]}}"#
+            )
+        };
+        assert!(invoke(&body(marked), &[]).ends_with(&body(plain)[1..]));
+        let own = r#""metadata":{"cache_control":{"scope":1}},"messages":[{"content":[{"type":"tool_use","input":{"cache_control":{"scope":1}}}]}]}"#;
+        assert!(invoke(&format!("{{{own}"), &[]).ends_with(own));
+    }
+
+    #[test]
+    fn a_body_may_be_nested_as_deeply_as_it_likes() {
+        const DEPTH: usize = 100_000;
+        for (open, close) in [
+            ("[", "]"),
+            (r#"{"content":["#, "]}"),
+            (r#"{"cache_control":"#, "}"),
+            (r#"{"a":"#, "}"),
+        ] {
+            for field in ["messages", "system", "tools", "unheard_of"] {
+                let nested = format!(
+                    r#""{field}":{}{{"scope":1}}{}}}"#,
+                    open.repeat(DEPTH),
+                    close.repeat(DEPTH)
+                );
+                let out = invoke(&format!("{{{nested}"), &[]);
+                assert!(out.ends_with(&nested), "{field} {open}");
+            }
+        }
     }
 
     #[test]
