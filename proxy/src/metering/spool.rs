@@ -58,7 +58,8 @@ pub enum SpoolError {
 /// What the writer and its users know of each other.
 #[derive(Debug, Default)]
 pub(super) struct Shared {
-    /// Records in the file or on their way into it.
+    /// Records in the file or on their way into it. Counted up by who opens one, and down by the writer alone, which knows
+    /// what became of it.
     pub(super) records: AtomicU64,
     /// The last commit failed.
     pub(super) failing: AtomicBool,
@@ -188,21 +189,18 @@ impl Spool {
             settled: false,
         };
         let (done, committed) = oneshot::channel();
-        let written = self
-            .commands
-            .send(Command::Open {
-                seq: opening.seq,
-                json,
-                done,
-            })
-            .is_ok()
-            && committed.await.is_ok();
+        let open = Command::Open {
+            seq: opening.seq,
+            json,
+            done,
+        };
+        let written = self.commands.send(open).is_ok() && committed.await.is_ok();
         opening.settled = true;
-        if !written {
-            self.shared.records.fetch_sub(1, Ordering::Relaxed);
-            return Err(SpoolError::Unwritable);
+        if written {
+            Ok(Slot(opening.seq))
+        } else {
+            Err(SpoolError::Unwritable)
         }
-        Ok(Slot(opening.seq))
     }
 
     /// Replaces an open record by its final form. Takes effect at once and without a later poll; what is returned resolves
@@ -271,7 +269,7 @@ impl Spool {
             let moved =
                 tokio::task::spawn_blocking(move || checkpoint(&reader.lock(), "PASSIVE")).await;
             if matches!(moved, Ok(Ok(()))) {
-                let _ = self.commands.send(Command::RestartLog);
+                let _ = self.commands.send(Command::CutLog);
             }
         }
     }

@@ -33,13 +33,14 @@ pub(super) enum Command {
         json: Vec<u8>,
         done: Option<oneshot::Sender<()>>,
     },
-    /// Delete records. Kept and tried again likewise.
+    /// Delete records. Kept and tried again likewise, and answered only once it is committed: who believed it too early would
+    /// send the same records again.
     Remove {
         seqs: Vec<i64>,
         done: Option<oneshot::Sender<()>>,
     },
-    /// Move what is left of the write-ahead log and begin it anew.
-    RestartLog,
+    /// Move what is left of the write-ahead log into the file and cut it off.
+    CutLog,
     /// Commit what is queued and end.
     Stop,
 }
@@ -67,22 +68,23 @@ pub(super) fn run(mut connection: Connection, queue: &Receiver<Command>, shared:
             }
         }
         stopping |= batch.iter().any(|command| matches!(command, Command::Stop));
-        let restart_log = batch
+        let cut_log = batch
             .iter()
-            .any(|command| matches!(command, Command::RestartLog));
+            .any(|command| matches!(command, Command::CutLog));
         match commit(&mut connection, &batch, failing) {
-            Ok(()) => {
+            Ok(removed) => {
                 shared.failing.store(false, Ordering::Relaxed);
+                shared.records.fetch_sub(removed, Ordering::Relaxed);
                 acknowledge(&mut batch, shared);
             }
             Err(error) => {
                 if !shared.failing.swap(true, Ordering::Relaxed) {
                     tracing::error!(error = %error, "spool cannot be written");
                 }
-                keep_what_must_not_be_lost(&mut batch);
+                keep_what_must_not_be_lost(&mut batch, shared);
             }
         }
-        if restart_log && let Err(error) = checkpoint(&connection, "RESTART") {
+        if cut_log && let Err(error) = checkpoint(&connection, "TRUNCATE") {
             tracing::warn!(error = %error, "spool log could not be moved");
         }
     }
@@ -97,18 +99,22 @@ fn commit(
     connection: &mut Connection,
     batch: &[Command],
     probe: bool,
-) -> Result<(), rusqlite::Error> {
+) -> Result<u64, rusqlite::Error> {
     let transaction = connection.transaction()?;
     if probe {
         transaction.pragma_update(None, "user_version", SCHEMA_VERSION)?;
     }
+    let mut removed = 0;
     for command in batch {
-        write(&transaction, command)?;
+        removed += write(&transaction, command)?;
     }
-    transaction.commit()
+    transaction.commit()?;
+    Ok(removed)
 }
 
-fn write(transaction: &Transaction<'_>, command: &Command) -> Result<(), rusqlite::Error> {
+/// Returns how many records that removed.
+fn write(transaction: &Transaction<'_>, command: &Command) -> Result<u64, rusqlite::Error> {
+    let mut removed = 0;
     match command {
         Command::Open { seq, json, .. } => {
             transaction
@@ -123,12 +129,12 @@ fn write(transaction: &Transaction<'_>, command: &Command) -> Result<(), rusqlit
         Command::Remove { seqs, .. } => {
             let mut delete = transaction.prepare_cached("DELETE FROM records WHERE seq = ?1")?;
             for seq in seqs {
-                delete.execute([seq])?;
+                removed += delete.execute([seq])? as u64;
             }
         }
-        Command::RestartLog | Command::Stop => {}
+        Command::CutLog | Command::Stop => {}
     }
-    Ok(())
+    Ok(removed)
 }
 
 fn acknowledge(batch: &mut Vec<Command>, shared: &Shared) {
@@ -143,13 +149,8 @@ fn acknowledge(batch: &mut Vec<Command>, shared: &Shared) {
                 closed = true;
                 answer(done);
             }
-            Command::Remove { seqs, done } => {
-                shared
-                    .records
-                    .fetch_sub(seqs.len() as u64, Ordering::Relaxed);
-                answer(done);
-            }
-            Command::RestartLog | Command::Stop => {}
+            Command::Remove { done, .. } => answer(done),
+            Command::CutLog | Command::Stop => {}
         }
     }
     if closed {
@@ -157,14 +158,19 @@ fn acknowledge(batch: &mut Vec<Command>, shared: &Shared) {
     }
 }
 
-/// Opens are refused by dropping their `done`; nobody is kept waiting for the rest.
-fn keep_what_must_not_be_lost(batch: &mut Vec<Command>) {
+/// Opens are refused by dropping their `done`, and no client is kept waiting for a close.
+fn keep_what_must_not_be_lost(batch: &mut Vec<Command>, shared: &Shared) {
     batch.retain_mut(|command| match command {
-        Command::Close { done, .. } | Command::Remove { done, .. } => {
+        Command::Close { done, .. } => {
             done.take();
             true
         }
-        Command::Open { .. } | Command::RestartLog | Command::Stop => false,
+        Command::Remove { .. } => true,
+        Command::Open { .. } => {
+            shared.records.fetch_sub(1, Ordering::Relaxed);
+            false
+        }
+        Command::CutLog | Command::Stop => false,
     });
 }
 

@@ -134,3 +134,58 @@ async fn many_at_once_are_all_kept() {
     }
     assert_eq!(spool.closed(1000).await.unwrap().len(), 500);
 }
+
+#[tokio::test]
+async fn while_nothing_can_be_written_a_removal_waits_and_the_count_stays_right() {
+    let dir = tempfile::tempdir().unwrap();
+    let spool = Spool::open(dir.path(), 10).unwrap();
+    let mut seqs = Vec::new();
+    for _ in 0..2 {
+        let slot = spool.begin(&record()).await.unwrap();
+        spool.close(&slot, &record()).unwrap().await;
+        seqs.push(slot.0);
+    }
+    let other = Connection::open(dir.path().join("spool.db")).unwrap();
+    other
+        .execute_batch(
+            "CREATE TRIGGER stuck BEFORE DELETE ON records BEGIN SELECT RAISE(ABORT, 'stuck'); END",
+        )
+        .unwrap();
+    let mut first = std::pin::pin!(spool.remove(seqs.clone()));
+    assert!(futures::poll!(&mut first).is_pending());
+    while !spool.is_blocked() {
+        tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+    }
+    assert!(
+        futures::poll!(&mut first).is_pending(),
+        "who goes on would send the records again"
+    );
+    assert!(matches!(
+        spool.begin(&record()).await,
+        Err(SpoolError::Unwritable)
+    ));
+    assert_eq!(spool.records(), 2);
+    let second = spool.remove(seqs);
+    other.execute_batch("DROP TRIGGER stuck").unwrap();
+    tokio::join!(first, second);
+    assert_eq!((spool.records(), spool.is_blocked()), (0, false));
+    spool.begin(&record()).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_log_that_has_grown_is_cut_off() {
+    let dir = tempfile::tempdir().unwrap();
+    let spool = Spool::open(dir.path(), 100).unwrap();
+    let mut large = record();
+    large.user_name = "x".repeat(1024 * 1024);
+    for _ in 0..18 {
+        spool.begin(&large).await.unwrap();
+    }
+    let length = || fs::metadata(dir.path().join("spool.db-wal")).unwrap().len();
+    assert!(length() > 16 * 1024 * 1024);
+    spool.tidy().await;
+    // The writer takes its commands in order.
+    spool.begin(&record()).await.unwrap();
+    spool.remove(Vec::new()).await;
+    assert!(length() < 1024 * 1024, "{}", length());
+}
