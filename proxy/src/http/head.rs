@@ -12,6 +12,8 @@ use serde_json::value::RawValue;
 use crate::call::RequestHead;
 use crate::http::error::Refusal;
 
+/// The longest model name. Bedrock's longest ARNs have half of it.
+const MAX_MODEL_BYTES: usize = 256;
 /// Longer session and agent ids are not kept.
 const MAX_ID_CHARS: usize = 200;
 
@@ -22,10 +24,16 @@ const MAX_ID_CHARS: usize = 200;
 pub fn request_head(body: &[u8], headers: &HeaderMap) -> Result<RequestHead, Refusal> {
     let fields: Fields<'_> = serde_json::from_slice(body).map_err(|error| malformed(&error))?;
     let model = match fields.model {
-        Some(Scalar::Text(model)) if !model.is_empty() => model.into_owned(),
-        Some(Scalar::Text(_)) => {
+        Some(Scalar::Text(model)) if model.is_empty() => {
             return Err(Refusal::invalid("no_model", "model: must not be empty"));
         }
+        Some(Scalar::Text(model)) if model.len() > MAX_MODEL_BYTES => {
+            return Err(Refusal::invalid(
+                "long_model",
+                "model: must not be longer than 256 bytes",
+            ));
+        }
+        Some(Scalar::Text(model)) => model.into_owned(),
         Some(_) => {
             return Err(Refusal::invalid(
                 "no_model",
@@ -256,6 +264,15 @@ mod tests {
             );
             assert!(!refusal.message.contains("secret"), "{}", refusal.message);
         }
+    }
+
+    #[test]
+    fn a_model_has_at_most_256_bytes() {
+        let body = |length| format!(r#"{{"model":"{}"}}"#, "m".repeat(length));
+        assert!(head(&body(256)).is_ok());
+        let refusal = head(&body(257)).unwrap_err();
+        assert_eq!(refusal.status, 400);
+        assert!(refusal.message.starts_with("model: "));
     }
 
     proptest! {

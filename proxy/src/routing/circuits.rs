@@ -148,9 +148,15 @@ impl CircuitStore for LocalCircuits {
                 .whole
                 .settle(about_whole, probes(true), settings, now);
         }
-        if !report.whole_credential
-            && let Some(breaker) = circuits.model(report.model, settings, now)
-        {
+        // A model that nothing was learnt about may be made up: it is not remembered.
+        let breaker = match report.finding {
+            _ if report.whole_credential => None,
+            Finding::Nothing => circuits.models.get_mut(report.model),
+            Finding::Success | Finding::Failure { .. } => {
+                circuits.model(report.model, settings, now)
+            }
+        };
+        if let Some(breaker) = breaker {
             opened |= breaker.settle(report.finding, probes(false), settings, now);
         }
         opened
@@ -274,6 +280,27 @@ mod tests {
             later,
         );
         assert_eq!(circuits.admit(ONE, "a", later).gate, Gate::Probe);
+    }
+
+    #[test]
+    fn models_that_the_upstream_refuses_take_no_place_from_others() {
+        let (circuits, now) = (LocalCircuits::default(), Instant::now());
+        for n in 0..2 * MAX_MODELS {
+            let model = n.to_string();
+            let refused = Report {
+                model: &model,
+                ..report(Finding::Nothing, false, None)
+            };
+            circuits.settle(&refused, &SETTINGS, now);
+        }
+        assert!(
+            circuits
+                .0
+                .lock()
+                .values()
+                .all(|circuits| circuits.models.is_empty())
+        );
+        assert!(circuits.settle(&report(FAILURE, false, None), &SETTINGS, now));
     }
 
     #[test]
