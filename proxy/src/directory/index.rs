@@ -111,8 +111,7 @@ impl Index {
                 plan: user.plan.clone(),
                 bedrock: key
                     .bedrock_key_id
-                    .and_then(|id| resolve.own_bedrock(id))
-                    .or_else(|| user.bedrock.clone()),
+                    .map_or_else(|| user.bedrock.clone(), |id| resolve.own_bedrock(id)),
             };
             let standing = Standing::new(
                 user.entry.suspended,
@@ -147,21 +146,23 @@ impl<'a> User<'a> {
             entry,
             plan: entry.plan_key_id.map_or_else(
                 || resolve.pool_plan.clone(),
-                |id| resolve.vault.plan(id, &resolve.api_url),
+                |id| resolve.vault.plan(id, &resolve.users_api_url),
             ),
-            bedrock: entry
-                .bedrock_key_id
-                .and_then(|id| resolve.own_bedrock(id))
-                .or_else(|| resolve.pool_bedrock.clone()),
+            bedrock: match entry.bedrock_key_id {
+                Some(id) => resolve.own_bedrock(id),
+                None => resolve.pool_bedrock.clone(),
+            },
             allowed_models: Arc::new(entry.allowed_models.clone()),
         }
     }
 }
 
-/// Which credential a caller gets: the key's, else the user's, else the pool's, else the environment's.
+/// Which credential a caller gets: the first that is named by the key, the user, the pool, the environment. One that is named
+/// but cannot be used (unreadable, refused, gone) means none: what a tenant calls goes nowhere that it did not choose.
 struct Resolve<'v> {
     vault: &'v mut Vault,
-    api_url: Url,
+    /// A user's own key goes to the environment's URL: what a pool says is not the user's to judge.
+    users_api_url: Url,
     fallback: bool,
     pool_plan: Option<Arc<PlanCredential>>,
     pool_bedrock: Option<Arc<BedrockCredential>>,
@@ -203,7 +204,7 @@ impl<'v> Resolve<'v> {
         };
         Self {
             vault,
-            api_url,
+            users_api_url: defaults.plan_api_url.clone(),
             fallback,
             pool_plan,
             pool_bedrock,
@@ -243,4 +244,4 @@ fn view(pool: &PoolConfig, defaults: &PoolDefaults) -> PoolView {
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

@@ -18,7 +18,7 @@ fn envelope() -> Envelope {
     Envelope::local(&"0123456789abcdef0123456789abcdef".into()).unwrap()
 }
 
-async fn snapshot() -> PoolSnapshot {
+pub(in crate::directory) async fn snapshot() -> PoolSnapshot {
     let envelope = &envelope();
     let mut plan_keys = Vec::new();
     let mut bedrock_keys = Vec::new();
@@ -143,7 +143,7 @@ async fn credentials_come_from_the_key_else_the_user_else_the_pool() {
     let of_user = entry(&snapshot, &defaults()).await;
     assert_eq!(
         plan_of(&of_user),
-        Some(("sk-ant-of-user", "https://plan.example.com/"))
+        Some(("sk-ant-of-user", "https://of-environment.example.com/"))
     );
     assert_eq!(region_of(&of_user), Some("region-of-user"));
     snapshot.access_keys[0].bedrock_key_id = Some(OF_KEY);
@@ -271,4 +271,30 @@ async fn a_credential_that_cannot_be_read_takes_only_itself_away() {
         (plan_of(entry), region_of(entry)),
         (None, Some("region-of-pool"))
     );
+}
+
+#[tokio::test]
+async fn a_credential_that_is_named_but_gone_is_replaced_by_no_other() {
+    let gone = Some(Uuid::from_u128(0xdead));
+    let regional = PoolDefaults {
+        bedrock_region: Some("eu-west-1".into()),
+        ..defaults()
+    };
+    let complete = snapshot().await;
+    let name: [fn(&mut PoolSnapshot, Option<Uuid>); 3] = [
+        |snapshot, id| snapshot.access_keys[0].bedrock_key_id = id,
+        |snapshot, id| snapshot.users[0].bedrock_key_id = id,
+        |snapshot, id| snapshot.pool.bedrock_key_id = id,
+    ];
+    for set in name {
+        let mut snapshot = complete.clone();
+        set(&mut snapshot, gone);
+        assert_eq!(region_of(&*entry(&snapshot, &regional).await), None);
+    }
+    let mut snapshot = complete.clone();
+    snapshot.pool.plan_key_id = gone;
+    assert_eq!(plan_of(&*entry(&snapshot, &regional).await), None);
+    let mut snapshot = complete;
+    snapshot.users[0].plan_key_id = gone;
+    assert_eq!(plan_of(&*entry(&snapshot, &regional).await), None);
 }
