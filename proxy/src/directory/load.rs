@@ -24,7 +24,7 @@ const DEBOUNCE: Duration = Duration::from_millis(20);
 const MOST_SUPERSEDED: u32 = 5;
 /// Waits until credentials are decrypted again that AWS KMS did not answer for.
 const RETRY_CREDENTIALS: Duration = Duration::from_secs(5);
-/// A load that takes longer is given up.
+/// A load that Postgres takes longer for is given up.
 const LOAD_TIMEOUT: Duration = Duration::from_secs(10);
 /// Waits between loads that fail, doubled up to the longest.
 const FIRST_RETRY: Duration = Duration::from_millis(250);
@@ -111,8 +111,14 @@ pub(super) struct Loader {
 
 impl Loader {
     /// Loads whenever it is wanted, and at least every `interval`. Ends when this process must not run.
-    pub(super) async fn run(mut self, interval: Duration, report: oneshot::Sender<SecretMismatch>) {
-        let mut wait = interval;
+    /// `again` is when the load of the start is to be repeated.
+    pub(super) async fn run(
+        mut self,
+        interval: Duration,
+        again: Option<Duration>,
+        report: oneshot::Sender<SecretMismatch>,
+    ) {
+        let mut wait = again.map_or(interval, |again| again.min(interval));
         let mut retry = FIRST_RETRY;
         // The start has tried once; what came of it shows in whether memory is up to date.
         if !self.directory.proof.is_up_to_date() {
@@ -126,10 +132,7 @@ impl Loader {
             {
                 sleep(DEBOUNCE).await;
             }
-            match timeout(LOAD_TIMEOUT, self.load())
-                .await
-                .unwrap_or(Err(LoadError::Database(None)))
-            {
+            match self.load(LOAD_TIMEOUT).await {
                 Ok(again) => {
                     wait = again.map_or(interval, |again| again.min(interval));
                     retry = FIRST_RETRY;
@@ -160,17 +163,19 @@ impl Loader {
         }
     }
 
-    /// Loads once. Returns when to load again although nothing changes.
-    pub(super) async fn load(&mut self) -> Result<Option<Duration>, LoadError> {
+    /// Loads once, with so much patience for Postgres. Returns when to load again although nothing changes.
+    pub(super) async fn load(&mut self, patience: Duration) -> Result<Option<Duration>, LoadError> {
         let began = Instant::now();
         let announced = self.directory.proof.announced();
-        let loaded = snapshot::load(
+        let loading = snapshot::load(
             &self.database,
             &self.cluster_id,
             &self.namespace,
             &self.pool,
-        )
-        .await;
+        );
+        let Ok(loaded) = timeout(patience, loading).await else {
+            return Err(LoadError::Database(None));
+        };
         let Some(snapshot) = loaded.map_err(|error| LoadError::Database(Some(error)))? else {
             return self.no_such_pool(began, announced);
         };
@@ -182,6 +187,9 @@ impl Loader {
             return Err(LoadError::Superseded);
         }
         self.superseded = 0;
+        if self.mirrored.as_ref() != Some(&snapshot) {
+            self.mirror.outdated();
+        }
         let again = self.install(&snapshot).await;
         self.directory.proof.loaded(began, announced);
         self.count("installed");
@@ -204,7 +212,9 @@ impl Loader {
                 pool = self.pool,
                 "pool was deleted: its keys are refused"
             );
-            self.directory.index.store(Some(Arc::new(Index::empty())));
+            self.directory.install(Index::empty());
+            self.mirrored = None;
+            self.mirror.remove();
             self.directory.proof.loaded(began, announced);
             self.metrics.directory_keys.set(0);
             return Ok(None);
@@ -254,7 +264,7 @@ impl Loader {
         self.directory
             .pool_id
             .store(Arc::new(Some(snapshot.pool.id)));
-        self.directory.index.store(Some(Arc::new(index)));
+        self.directory.install(index);
         opened.try_again.then_some(RETRY_CREDENTIALS)
     }
 
@@ -262,6 +272,7 @@ impl Loader {
         if self.mirrored.as_ref() == Some(&snapshot) {
             return;
         }
+        self.mirrored = None;
         let mirror = self.mirror.clone();
         let written =
             tokio::task::spawn_blocking(move || mirror.write(&snapshot).map(|()| snapshot)).await;

@@ -5,6 +5,8 @@ use std::fs::{self, File};
 use std::io::{self, Write as _};
 use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime};
 
 use serde::{Deserialize, Serialize};
@@ -47,6 +49,8 @@ pub(super) struct Mirror {
     cluster_id: String,
     namespace: String,
     pool: String,
+    /// Whether the file holds what is in memory.
+    is_current: Arc<AtomicBool>,
 }
 
 impl Mirror {
@@ -57,10 +61,27 @@ impl Mirror {
             cluster_id: cluster_id.to_owned(),
             namespace: namespace.to_owned(),
             pool: pool.to_owned(),
+            is_current: Arc::default(),
         }
     }
 
-    /// Replaces the file as a whole, readable by this user only.
+    /// Notes that memory is about to hold something else than the file.
+    pub(super) fn outdated(&self) {
+        self.is_current.store(false, Ordering::Release);
+    }
+
+    /// Takes the file away: nothing in it is true any more.
+    pub(super) fn remove(&self) {
+        self.outdated();
+        if let Err(error) = fs::remove_file(&self.path)
+            && error.kind() != io::ErrorKind::NotFound
+        {
+            tracing::error!(error = %error, path = %self.path.display(), "outdated mirror cannot be removed");
+        }
+    }
+
+    /// Replaces the file as a whole, readable by this user only. When that fails no file is left: an older one may hold keys
+    /// that were revoked since.
     ///
     /// # Errors
     /// The file cannot be written.
@@ -83,14 +104,26 @@ impl Mirror {
             file.sync_all()?;
             fs::rename(&new, &self.path)
         };
-        written().map_err(|source| self.unusable(source))
+        match written() {
+            Ok(()) => {
+                self.is_current.store(true, Ordering::Release);
+                Ok(())
+            }
+            Err(source) => {
+                self.remove();
+                Err(self.unusable(source))
+            }
+        }
     }
 
-    /// Notes that the file's content is still current.
+    /// Notes that memory is current, and so the file's content, unless that is something else.
     ///
     /// # Errors
-    /// There is no file yet, or it cannot be changed.
+    /// The file cannot be changed.
     pub(super) fn touch(&self) -> Result<(), MirrorError> {
+        if !self.is_current.load(Ordering::Acquire) {
+            return Ok(());
+        }
         let touched = || {
             File::options()
                 .write(true)
@@ -124,6 +157,7 @@ impl Mirror {
         {
             return Err(MirrorError::Foreign);
         }
+        self.is_current.store(true, Ordering::Release);
         Ok(Some((
             content.snapshot,
             proven.elapsed().unwrap_or_default(),
@@ -135,5 +169,50 @@ impl Mirror {
             path: self.path.clone(),
             source,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::directory::index::tests::snapshot;
+
+    const HOUR: Duration = Duration::from_hours(1);
+
+    /// A mirror in `dir` whose content was proven an hour ago.
+    async fn old_mirror(dir: &Path) -> (Mirror, PoolSnapshot) {
+        let mirror = Mirror::new(dir, "local", "spillway", "default");
+        let snapshot = snapshot().await;
+        mirror.write(&snapshot).unwrap();
+        let file = File::options().write(true).open(&mirror.path).unwrap();
+        file.set_modified(SystemTime::now() - HOUR).unwrap();
+        (mirror, snapshot)
+    }
+
+    #[tokio::test]
+    async fn its_age_is_brought_up_to_date_only_while_it_holds_what_is_in_memory() {
+        let dir = tempfile::tempdir().unwrap();
+        let (mirror, _) = old_mirror(dir.path()).await;
+        let age = || mirror.read().unwrap().unwrap().1;
+        assert!(age() >= HOUR);
+        mirror.outdated();
+        mirror.touch().unwrap();
+        assert!(age() >= HOUR);
+        mirror.touch().unwrap();
+        assert!(age() < HOUR, "it was read, and so is what is in memory");
+    }
+
+    #[tokio::test]
+    async fn what_could_not_be_replaced_or_is_gone_leaves_no_file() {
+        let dir = tempfile::tempdir().unwrap();
+        let (mirror, snapshot) = old_mirror(dir.path()).await;
+        fs::create_dir(dir.path().join("directory.json.new")).unwrap();
+        assert!(mirror.write(&snapshot).is_err());
+        assert!(mirror.read().unwrap().is_none());
+        fs::remove_dir(dir.path().join("directory.json.new")).unwrap();
+        mirror.write(&snapshot).unwrap();
+        mirror.remove();
+        assert!(mirror.read().unwrap().is_none());
+        mirror.touch().unwrap();
     }
 }

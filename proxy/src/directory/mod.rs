@@ -13,7 +13,7 @@ mod standing;
 mod watch;
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use arc_swap::{ArcSwap, ArcSwapOption};
@@ -43,6 +43,8 @@ pub struct Directory {
     hasher: KeyHasher,
     /// Nothing before the first load.
     index: ArcSwapOption<Index>,
+    /// Counts the indexes that have been put there.
+    revision: AtomicU64,
     /// The pool's row, once it is known.
     pool_id: ArcSwap<Option<Uuid>>,
     proof: Proof,
@@ -62,6 +64,16 @@ impl Directory {
     /// Whether memory is proven to be current.
     pub fn is_current(&self) -> bool {
         self.proof.freshness() == Freshness::Current
+    }
+
+    /// Changes whenever an earlier answer of [`authenticate`](Self::authenticate) may not hold any more.
+    pub fn revision(&self) -> u64 {
+        self.revision.load(Ordering::Acquire)
+    }
+
+    fn install(&self, index: Index) {
+        self.index.store(Some(Arc::new(index)));
+        self.revision.fetch_add(1, Ordering::AcqRel);
     }
 
     /// Finds the key that a request presents, and whether it may be used at `now`.

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 use std::time::{Duration, Instant};
 
 use arc_swap::{ArcSwap, ArcSwapOption};
@@ -94,6 +95,7 @@ pub async fn start(
     let directory = Arc::new(Directory {
         hasher: settings.hasher,
         index: ArcSwapOption::empty(),
+        revision: AtomicU64::new(0),
         pool_id: ArcSwap::from_pointee(None),
         proof: Proof::new(),
         recheck: Recheck::new(settings.database.clone()),
@@ -121,18 +123,22 @@ pub async fn start(
         superseded: 0,
         complained: false,
     };
-    match timeout(FIRST_LOAD_TIMEOUT, loader.load()).await {
-        Ok(Err(LoadError::Mismatch(mismatch))) => return Err(mismatch),
-        Ok(Ok(_) | Err(LoadError::Superseded)) => {}
-        Ok(Err(LoadError::Database(_))) | Err(_) => loader.load_mirror().await?,
-    }
+    let again = match loader.load(FIRST_LOAD_TIMEOUT).await {
+        Ok(again) => again,
+        Err(LoadError::Mismatch(mismatch)) => return Err(mismatch),
+        Err(LoadError::Superseded) => None,
+        Err(LoadError::Database(_)) => {
+            loader.load_mirror().await?;
+            None
+        }
+    };
     let tasks = vec![
         tokio::spawn(listen(
             Arc::clone(&directory),
             settings.listen_url,
             loader.mirror.clone(),
         )),
-        tokio::spawn(loader.run(settings.reload_interval, report)),
+        tokio::spawn(loader.run(settings.reload_interval, again, report)),
     ];
     Ok((directory, Watching { tasks, mismatch }))
 }
