@@ -5,7 +5,7 @@ use prometheus::{
     CounterVec, Encoder, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec,
     IntGauge, IntGaugeVec, Opts, Registry, TextEncoder,
 };
-use spillway_core::domain::pricing::{PriceSource, price_of};
+use spillway_core::domain::pricing::table_name;
 
 use crate::routing::OpenCircuit;
 
@@ -198,8 +198,7 @@ impl Metrics {
         for circuit in open {
             let model = match circuit.model.as_deref() {
                 None => "all",
-                Some(model) if price_of(model, None, None).1 == PriceSource::Table => model,
-                Some(_) => "other",
+                Some(model) => table_name(model).unwrap_or("other"),
             };
             self.circuit_state
                 .with_label_values(&[&circuit.credential.to_string(), model])
@@ -262,6 +261,31 @@ fn histograms(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_circuit_is_shown_under_the_tables_name_of_its_model() {
+        let metrics = Metrics::new().unwrap();
+        let now = std::time::Instant::now();
+        let open: Vec<_> = [
+            Some("made-up-claude-opus-4-5-vfirst"),
+            Some("nonsense"),
+            None,
+        ]
+        .into_iter()
+        .map(|model| OpenCircuit {
+            credential: uuid::Uuid::nil(),
+            model: model.map(str::to_owned),
+            since: now,
+            until: now,
+        })
+        .collect();
+        metrics.show_circuits(&open);
+        let text = String::from_utf8(metrics.render().unwrap()).unwrap();
+        for model in ["claude-opus-4-5", "other", "all"] {
+            assert!(text.contains(&format!("model=\"{model}\"")), "{text}");
+        }
+        assert!(!text.contains("made-up") && !text.contains("nonsense"));
+    }
 
     #[test]
     fn names_are_unique_and_rendered() {

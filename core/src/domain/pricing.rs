@@ -119,8 +119,8 @@ pub fn price_of(
         return (*price, PriceSource::Pool);
     }
     let names = || upstream_model.into_iter().chain([model]);
-    if let Some(price) = names().find_map(in_table) {
-        return (price, PriceSource::Table);
+    if let Some((_, price)) = names().find_map(in_table) {
+        return (*price, PriceSource::Table);
     }
     let family = names().find_map(|name| FAMILIES.iter().find(|family| name.contains(**family)));
     let dearest = |of: &str| {
@@ -139,28 +139,30 @@ pub fn price_of(
     }
 }
 
+/// The table's own name of `model`: one of few, whatever a client calls it.
+pub fn table_name(model: &str) -> Option<&'static str> {
+    in_table(model).map(|(name, _)| *name)
+}
+
 /// Finds `claude-sonnet-4-5` in `us.anthropic.claude-sonnet-4-5-20250929-v1:0` and in `claude-sonnet-4-5@20250929`, but
 /// not in `claude-sonnet-4-50` or `claude-opus-4-9`: what follows a name must be a date, a version mark or nothing.
-fn in_table(model: &str) -> Option<Price> {
-    TABLE
-        .iter()
-        .find(|(name, _)| {
-            model.find(name).is_some_and(|at| {
-                let rest = &model[at + name.len()..];
-                let mut parts = rest
-                    .trim_start_matches(['-', '@', ':'])
-                    .split(['-', ':', '@', '/']);
-                let is_mark = |part: &str| {
-                    part.len() == 8 && part.bytes().all(|b| b.is_ascii_digit())
-                        || part == "latest"
-                        || part.starts_with('v')
-                };
-                rest.is_empty()
-                    || (!rest.starts_with(|c: char| c.is_ascii_alphanumeric())
-                        && parts.next().is_some_and(is_mark))
-            })
+fn in_table(model: &str) -> Option<&'static (&'static str, Price)> {
+    TABLE.iter().find(|(name, _)| {
+        model.find(name).is_some_and(|at| {
+            let rest = &model[at + name.len()..];
+            let mut parts = rest
+                .trim_start_matches(['-', '@', ':'])
+                .split(['-', ':', '@', '/']);
+            let is_mark = |part: &str| {
+                part.len() == 8 && part.bytes().all(|b| b.is_ascii_digit())
+                    || part == "latest"
+                    || part.starts_with('v')
+            };
+            rest.is_empty()
+                || (!rest.starts_with(|c: char| c.is_ascii_alphanumeric())
+                    && parts.next().is_some_and(is_mark))
         })
-        .map(|(_, price)| *price)
+    })
 }
 
 #[cfg(test)]
