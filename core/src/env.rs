@@ -54,6 +54,11 @@ impl<F: Fn(&str) -> Option<String>> Vars<F> {
         (self.lookup)(&format!("{PREFIX}{name}")).filter(|value| !value.trim().is_empty())
     }
 
+    /// The text of a variable that is not Spillway's own, by its whole name.
+    pub fn foreign_text(&self, name: &str) -> Option<String> {
+        (self.lookup)(name).filter(|value| !value.trim().is_empty())
+    }
+
     /// A secret text.
     pub fn secret(&self, name: &str) -> Option<SecretString> {
         self.text(name).map(SecretString::from)
@@ -120,6 +125,13 @@ impl<F: Fn(&str) -> Option<String>> Vars<F> {
     pub fn problem(&mut self, name: &str, problem: impl Into<String>) {
         self.problems
             .entry(format!("{PREFIX}{name}"))
+            .or_insert_with(|| problem.into());
+    }
+
+    /// Notes that a variable is wrong that is not Spillway's own, by its whole name.
+    pub fn foreign_problem(&mut self, name: &str, problem: impl Into<String>) {
+        self.problems
+            .entry(name.to_owned())
             .or_insert_with(|| problem.into());
     }
 

@@ -104,12 +104,9 @@ impl Config {
     /// # Errors
     /// One error that names every wrong variable.
     pub fn from_lookup(lookup: impl Fn(&str) -> Option<String>) -> Result<Self, ConfigError> {
-        let bedrock_endpoint = AWS_ENDPOINTS
-            .iter()
-            .find_map(|name| lookup(name))
-            .and_then(|url| Url::parse(&url).ok());
-        let mut named: Vec<Url> = bedrock_endpoint.clone().into_iter().collect();
         let mut vars = Vars::new(lookup);
+        let bedrock_endpoint = bedrock_endpoint(&mut vars);
+        let mut named: Vec<Url> = bedrock_endpoint.clone().into_iter().collect();
         let database_url = database_url(&mut vars, "DATABASE_URL");
         if database_url.is_none() {
             vars.problem(
@@ -195,6 +192,23 @@ impl Config {
             log_level,
         })
     }
+}
+
+/// The first of the SDK's variables that is set.
+fn bedrock_endpoint<F: Fn(&str) -> Option<String>>(vars: &mut Vars<F>) -> Option<Url> {
+    let (name, text) = AWS_ENDPOINTS
+        .iter()
+        .find_map(|name| Some((name, vars.foreign_text(name)?)))?;
+    let url = Url::parse(text.trim())
+        .ok()
+        .filter(|url| matches!(url.scheme(), "http" | "https"));
+    if url.is_none() {
+        vars.foreign_problem(
+            name,
+            "is not an http(s) URL: write https://bedrock-runtime.eu-central-1.amazonaws.com",
+        );
+    }
+    url
 }
 
 fn any_address(port: u16) -> SocketAddr {

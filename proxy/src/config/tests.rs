@@ -110,3 +110,28 @@ fn one_message_names_every_wrong_variable_and_shows_no_secret() {
         assert!(absent.contains(name), "{name}: {absent}");
     }
 }
+
+#[test]
+fn the_sdks_own_variables_are_named_too_and_empty_ones_skipped() {
+    for name in AWS_ENDPOINTS {
+        for wrong in ["bedrock.example.com", "ftp://bedrock.example.com"] {
+            let message = config(&[(name, wrong), ("PROXY_LISTEN_ADDR", "nowhere")])
+                .unwrap_err()
+                .to_string();
+            assert!(
+                message.contains(&format!("\n  {name}: is not")),
+                "{message}"
+            );
+            assert!(message.contains("PROXY_LISTEN_ADDR"), "{message}");
+        }
+    }
+    let config = config(&[
+        ("AWS_ENDPOINT_URL_BEDROCK_RUNTIME", " "),
+        ("AWS_ENDPOINT_URL", "https://aws.example.com"),
+    ])
+    .unwrap();
+    assert_eq!(
+        config.bedrock_endpoint.unwrap().as_str(),
+        "https://aws.example.com/"
+    );
+}
