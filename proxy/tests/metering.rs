@@ -226,3 +226,33 @@ async fn a_row_that_the_database_never_takes_is_kept_apart_and_stops_nobody() {
     assert_eq!(rejected.0, "refused");
     assert!(rejected.1.contains("picky"), "{}", rejected.1);
 }
+
+#[tokio::test]
+async fn rows_wait_in_the_spool_while_the_database_is_there_but_cannot_take_them() {
+    let world = World::create().await;
+    let rename = async |from: &str, to: &str| {
+        let statement = sqlx::AssertSqlSafe(format!("ALTER TABLE {from} RENAME TO {to}"));
+        sqlx::raw_sql(statement)
+            .execute(&world.tenant.database)
+            .await
+            .unwrap();
+    };
+    rename("token_usages", "moved").await;
+    let proxy = world.start().await;
+    let response = send(&proxy, world.key.expose(), &message("x", false)).await;
+    assert_eq!(response.status(), 200);
+    while proxy
+        .metric("spillway_flush_failures_total")
+        .await
+        .is_none_or(|failures| failures < 2.0)
+    {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    assert_eq!(
+        proxy.metric("spillway_usage_rejects_total").await,
+        Some(0.0)
+    );
+    assert_eq!(proxy.metric("spillway_spool_records").await, Some(1.0));
+    rename("moved", "token_usages").await;
+    world.rows(1).await;
+}

@@ -56,6 +56,18 @@ impl RepositoryError {
         matches!(self, Self::Unavailable { .. })
     }
 
+    /// Whether the server refused what was in the row (SQLSTATE classes 22 data exception and 23 integrity constraint), so
+    /// that no later try can store it. Anything else, a missing right or a cancelled statement too, is somebody's to mend.
+    pub fn is_row_refused(&self) -> bool {
+        let Self::Query { source, .. } = self else {
+            return false;
+        };
+        source
+            .as_database_error()
+            .and_then(|error| error.code())
+            .is_some_and(|code| code.starts_with("22") || code.starts_with("23"))
+    }
+
     /// Sorts a driver's error. For `map_err`: `.map_err(RepositoryError::during("read users"))`.
     pub(super) const fn during(operation: &'static str) -> impl FnOnce(sqlx::Error) -> Self {
         move |source| {

@@ -128,7 +128,7 @@ impl Flusher {
                 self.spool.remove(done).await;
                 Ok(sent)
             }
-            Err(error) if error.is_unavailable() => Err(error.into()),
+            Err(error) if !error.is_row_refused() => Err(error.into()),
             Err(error) => {
                 tracing::warn!(error = %error, records = records.len(), "usage batch was refused: sending its rows one by one");
                 self.send_one_by_one(done, seqs.into_iter().zip(records))
@@ -146,11 +146,11 @@ impl Flusher {
         for (seq, record) in records {
             match self.send_alone(&record).await {
                 Ok(()) => done.push(seq),
-                Err(error) if error.is_unavailable() => {
+                Err(error) if error.is_row_refused() => failed = Some(error),
+                Err(error) => {
                     failed = Some(error);
                     break;
                 }
-                Err(error) => failed = Some(error),
             }
         }
         let sent = done.len();
@@ -164,7 +164,7 @@ impl Flusher {
                 self.metrics.usage_rows.inc_by(new);
                 Ok(())
             }
-            Err(error) if error.is_unavailable() => Err(error),
+            Err(error) if !error.is_row_refused() => Err(error),
             Err(error) => {
                 tracing::error!(request_id = %record.request_id, error = %error, "usage row is refused by the database: see usage_rejects");
                 usage::reject(&self.database, record, &error.to_string()).await?;
