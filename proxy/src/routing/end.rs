@@ -44,6 +44,11 @@ impl End {
         }
     }
 
+    /// Whether the upstream said itself that it failed.
+    pub(super) fn is_reported(&self) -> bool {
+        matches!(self, Self::Broken(BrokenReply::Reported(_)))
+    }
+
     /// What happened, for the log.
     pub(super) fn why(&self) -> String {
         match self {

@@ -140,7 +140,13 @@ impl Relay {
             return;
         }
         if let Some(failure) = failure {
-            self.closing = Some(self.ledger.close(status_of(failure), Count::Estimated));
+            // An upstream that said so before any content bills nothing that it did not report.
+            let count = if has_content {
+                Count::Estimated
+            } else {
+                Count::Reported
+            };
+            self.closing = Some(self.ledger.close(status_of(failure), count));
         } else if is_complete {
             self.closing = Some(self.ledger.close(UsageStatus::Ok, Count::Estimated));
         }
@@ -162,10 +168,12 @@ impl Relay {
         if let Some(mut permit) = self.permit.take() {
             permit.fail(end.failure(), &HeaderMap::new());
         }
-        self.closing = Some(
-            self.ledger
-                .close(status_of(end.failure()), Count::Estimated),
-        );
+        let count = if end.is_reported() && !self.ledger.tap.has_content() {
+            Count::Reported
+        } else {
+            Count::Estimated
+        };
+        self.closing = Some(self.ledger.close(status_of(end.failure()), count));
     }
 }
 

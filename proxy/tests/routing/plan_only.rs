@@ -121,7 +121,13 @@ async fn an_error_in_a_stream_passes_unmodified_before_and_after_content() {
             assert_eq!(final_error(&events), Some(error_type));
             assert_eq!(events.iter().filter(|(name, _)| name == "error").count(), 1);
             assert_eq!(events.last().unwrap().1["error"]["message"], "told so");
-            assert_eq!(stack.outcome().await.status, metered);
+            let outcome = stack.outcome().await;
+            assert_eq!(outcome.status, metered);
+            // Before content the upstream bills what it reported, which is nothing before `message_start`.
+            assert_eq!(outcome.estimated, at == Point::Deltas(1), "{at:?}");
+            if at == Point::Start {
+                assert!(outcome.tokens.is_zero());
+            }
         }
     }
 }
