@@ -44,8 +44,11 @@ pub(super) struct GivenUp {
 }
 
 impl GivenUp {
-    /// This failure with the better of two answers.
+    /// This failure with the better of two answers. One that was given up while it was at work is paid, and must be seen so.
     pub(super) fn or_better(self, first: Answer) -> Self {
+        if self.answer.failure == Failure::Spent {
+            return self;
+        }
         Self {
             answer: first.or_better(self.answer),
             ..self

@@ -165,6 +165,16 @@ async fn a_stream_without_first_byte_falls_back_and_a_silent_answer_is_no_second
         (Some(Provider::Plan), true, false)
     );
     assert_eq!(stack.fakes.bedrock.request_count(), before);
+    // Bedrock's is at work and paid, whatever the Plan said before.
+    stack.fakes.plan.next(Failure::status(529));
+    stack.fakes.bedrock.next(Reply::Hang);
+    assert_eq!(stack.send(false).await.status(), 504);
+    let outcome = stack.outcome().await;
+    assert_eq!(
+        (outcome.provider, outcome.estimated, outcome.is_fallback),
+        (Some(Provider::Bedrock), true, true)
+    );
+    assert!(!outcome.tokens.is_zero());
 }
 
 #[tokio::test]
