@@ -4,6 +4,9 @@ use spillway_core::domain::tokens::TokenUsage;
 use spillway_core::domain::usage::{Provider, UsageStatus};
 use spillway_e2e::upstream::{Outcome, PLAN_API_KEY, Script, Usage, digest, sha256_hex};
 
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpListener;
+
 use crate::stack::{LIMIT, Setup, Stack, events, text};
 
 const USAGE: Usage = Usage {
@@ -132,4 +135,73 @@ async fn connections_to_the_plan_are_reused() {
         stack.outcome().await;
     }
     assert_eq!(stack.fakes.plan.request_count(), 3);
+}
+
+/// Answers the next request with exactly this, and closes.
+async fn answer_once(listener: &TcpListener, answer: &[u8]) {
+    let (mut stream, _) = listener.accept().await.unwrap();
+    let mut received = Vec::new();
+    // The body is the JSON object of `stack::body`, which ends the request.
+    while !received.ends_with(b"}") {
+        assert_ne!(stream.read_buf(&mut received).await.unwrap(), 0);
+    }
+    stream.write_all(answer).await.unwrap();
+    stream.shutdown().await.unwrap();
+}
+
+#[tokio::test]
+async fn answers_pass_byte_for_byte_with_all_their_end_to_end_headers() {
+    const HEADERS: &[(&str, &str)] = &[
+        ("request-id", "req_of_the_plan"),
+        ("anthropic-organization-id", "org"),
+        ("anthropic-ratelimit-requests-remaining", "7"),
+        ("x-unheard-of", "a"),
+        ("x-unheard-of", "b, c"),
+        ("date", "Sat, 21 Nov 2026 11:00:00 GMT"),
+        ("server", "upstream"),
+        ("via", "1.1 edge"),
+    ];
+    const WHOLE: &str = "{ \"unheard_of\":1e2, \"content\" : [ ],\n\"usage\":{\"input_tokens\":3,\"output_tokens\":2}}\r\n";
+    const STREAM: &str = ": a comment\r\nevent: message_start\r\ndata: {\"type\":\"message_start\", \"message\":{\"usage\":{\"input_tokens\":3}}}\r\n\r\nevent:unheard_of\ndata:{ \"x\" : 1.0 }\nid: 7\n\nevent: content_block_start\ndata: {\"type\":\"content_block_start\",\"index\":0,\"content_block\":{\"type\":\"tool_use\"}}\n\nevent: message_stop\ndata: {\"type\":\"message_stop\"}\n\n\n";
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    let mut stack = Stack::start(Setup {
+        plan_url: Some(url.parse().unwrap()),
+        ..Setup::default()
+    })
+    .await;
+    for (is_stream, kind, body) in [
+        (false, "application/json; charset=utf-8", WHOLE),
+        (true, "text/event-stream; charset=utf-8", STREAM),
+    ] {
+        let mut sent = HEADERS.to_vec();
+        sent.push(("content-type", kind));
+        let mut answer = "HTTP/1.1 200 OK\r\nconnection: close, x-hop\r\nx-hop: 1\r\n".to_owned();
+        for (name, value) in &sent {
+            answer += &format!("{name}: {value}\r\n");
+        }
+        answer += "\r\n";
+        answer += body;
+        let (response, ()) = tokio::join!(
+            stack.send(is_stream),
+            answer_once(&listener, answer.as_bytes())
+        );
+        assert_eq!(response.status(), 200);
+        let mut received: Vec<(String, String)> = response
+            .headers()
+            .iter()
+            // Of this hop: how the test's own server frames the body.
+            .filter(|(name, _)| !matches!(name.as_str(), "content-length" | "transfer-encoding"))
+            .map(|(name, value)| (name.to_string(), value.to_str().unwrap().to_owned()))
+            .collect();
+        let mut expected: Vec<(String, String)> = sent
+            .iter()
+            .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
+            .collect();
+        received.sort();
+        expected.sort();
+        assert_eq!(received, expected);
+        assert_eq!(response.text().await.unwrap(), body);
+        assert_eq!(stack.outcome().await.tokens.input, 3);
+    }
 }

@@ -33,6 +33,8 @@ pub(crate) const LIMIT: Duration = Duration::from_secs(20);
 /// What a stack is made of.
 pub(crate) struct Setup {
     pub plan: bool,
+    /// Another Plan than the fake one.
+    pub plan_url: Option<Url>,
     pub bedrock: Option<BedrockSecret>,
     pub bedrock_model: &'static str,
     pub circuit: CircuitSettings,
@@ -44,6 +46,7 @@ impl Default for Setup {
     fn default() -> Self {
         Self {
             plan: true,
+            plan_url: None,
             bedrock: Some(BedrockSecret::AccessKeys {
                 access_key_id: AWS_ACCESS_KEY_ID.to_owned(),
                 secret_access_key: AWS_SECRET_ACCESS_KEY.to_owned().into(),
@@ -96,10 +99,10 @@ impl Stack {
     pub(crate) async fn start(setup: Setup) -> Self {
         let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
         let fakes = FakeUpstreams::start().await.unwrap();
-        let (plan_url, bedrock_url) = (
-            Url::parse(&fakes.plan_url).unwrap(),
-            Url::parse(&fakes.bedrock_url).unwrap(),
-        );
+        let plan_url = setup
+            .plan_url
+            .unwrap_or_else(|| Url::parse(&fakes.plan_url).unwrap());
+        let bedrock_url = Url::parse(&fakes.bedrock_url).unwrap();
         let allowed = ""
             .parse::<spillway_core::domain::upstream::AllowedUpstreams>()
             .unwrap();
