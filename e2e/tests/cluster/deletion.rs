@@ -13,17 +13,33 @@ pub async fn without_postgres(world: Arc<World>) {
     tenant.usage(1).await;
     world.stop_postgres().await;
     let begin = Instant::now();
-    world.delete("AccessKey", "gone", "laptop", &DeleteParams::default()).await;
+    world
+        .delete("AccessKey", "gone", "laptop", &DeleteParams::default())
+        .await;
     world.gone("AccessKey", "gone", "laptop").await;
-    println!("    the finalizer let go after {} s", begin.elapsed().as_secs());
+    println!(
+        "    the finalizer let go after {} s",
+        begin.elapsed().as_secs()
+    );
     let events = world.list("Event", "gone", "").await;
-    assert!(events.iter().any(|event| event["reason"] == "ReleasedWithoutDatabase"), "an event says so");
-    world.served(&key, "the proxies cannot know yet", false).await;
+    assert!(
+        events
+            .iter()
+            .any(|event| event["reason"] == "ReleasedWithoutDatabase"),
+        "an event says so"
+    );
+    world
+        .served(&key, "the proxies cannot know yet", false)
+        .await;
 
     world.start_postgres().await;
     eventually("the key is refused", async || {
         let answer = world.ask(&key, "after", false).await;
-        if answer.status == 401 { Ok(()) } else { Err(answer.status.to_string()) }
+        if answer.status == 401 {
+            Ok(())
+        } else {
+            Err(answer.status.to_string())
+        }
     })
     .await;
     let deleted: bool = sqlx::query_scalar("SELECT deleted_at IS NOT NULL FROM access_keys WHERE namespace = 'gone' ORDER BY created_at DESC LIMIT 1")
@@ -31,7 +47,14 @@ pub async fn without_postgres(world: Arc<World>) {
         .await
         .expect("the row is kept");
     assert!(deleted);
-    assert!(tenant.usage(2).await.iter().all(|row| row.key_name == "laptop"), "history is kept");
+    assert!(
+        tenant
+            .usage(2)
+            .await
+            .iter()
+            .all(|row| row.key_name == "laptop"),
+        "history is kept"
+    );
 }
 
 /// A user with a key and a credential, and a pool, of `$1`, as if resources of a cluster of that name had been there.
@@ -59,29 +82,46 @@ pub async fn sweep(world: Arc<World>) {
     forget(&world).await;
     for cluster in [own, another] {
         for statement in INSERT {
-            sqlx::query(*statement).bind(cluster).execute(world.database().await).await.unwrap();
+            sqlx::query(*statement)
+                .bind(cluster)
+                .execute(world.database().await)
+                .await
+                .unwrap();
         }
     }
     let before = living(&world, another).await;
     assert_eq!((before.0, living(&world, own).await.0), (4, 4));
 
     world.restart_operator().await;
-    eventually("rows without resource end", async || match living(&world, own).await.0 {
-        0 => Ok(()),
-        left => Err(format!("{left} live")),
+    eventually("rows without resource end", async || {
+        match living(&world, own).await.0 {
+            0 => Ok(()),
+            left => Err(format!("{left} live")),
+        }
     })
     .await;
-    assert_eq!(living(&world, another).await, before, "rows of another cluster are as they were");
+    assert_eq!(
+        living(&world, another).await,
+        before,
+        "rows of another cluster are as they were"
+    );
     forget(&world).await;
 }
 
 async fn forget(world: &World) {
     for table in ["access_keys", "users", "bedrock_keys", "pools"] {
         let statement = format!("DELETE FROM {table} WHERE uid LIKE 'swept-%'");
-        sqlx::query(sqlx::AssertSqlSafe(statement)).execute(world.database().await).await.unwrap();
+        sqlx::query(sqlx::AssertSqlSafe(statement))
+            .execute(world.database().await)
+            .await
+            .unwrap();
     }
 }
 
 async fn living(world: &World, cluster: &str) -> (i64, String) {
-    sqlx::query_as(LIVING).bind(cluster).fetch_one(world.database().await).await.unwrap()
+    sqlx::query_as(LIVING)
+        .bind(cluster)
+        .fetch_one(world.database().await)
+        .await
+        .unwrap()
 }

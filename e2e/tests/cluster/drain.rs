@@ -14,19 +14,45 @@ use crate::support::{PLATFORM, Tenant, World};
 
 pub async fn stream(world: Arc<World>) {
     let (tenant, key) = Tenant::serving(&world, "drain", 1).await;
-    tenant.fakes.push(Rule::once(Script::text("a story with an end").hold(Point::Deltas(1), "middle"))).await;
-    let (pod, proxy) = (tenant.proxy_pods().await.remove(0), tenant.proxies().await.remove(0));
+    tenant
+        .fakes
+        .push(Rule::once(
+            Script::text("a story with an end").hold(Point::Deltas(1), "middle"),
+        ))
+        .await;
+    let (pod, proxy) = (
+        tenant.proxy_pods().await.remove(0),
+        tenant.proxies().await.remove(0),
+    );
     let stream = tokio::spawn({
         let (world, token) = (Arc::clone(&world), key.token.clone());
         async move { world.try_ask(&proxy, &token, "tell me", true).await }
     });
     tenant.fakes.wait_held("middle", 1).await;
 
-    world.delete("Pod", PLATFORM, name(&pod), &DeleteParams::default()).await;
+    world
+        .delete("Pod", PLATFORM, name(&pod), &DeleteParams::default())
+        .await;
     // A replacement serves and this one is no longer ready: it is draining, and the stream still stands.
     let unready = |pod: &serde_json::Value| pod["status"]["containerStatuses"][0]["ready"] == false;
-    world.wait("Pod", PLATFORM, name(&pod), "is not ready any more", unready).await;
-    world.wait("Deployment", PLATFORM, "spillway-drain", "has a replacement", is_available).await;
+    world
+        .wait(
+            "Pod",
+            PLATFORM,
+            name(&pod),
+            "is not ready any more",
+            unready,
+        )
+        .await;
+    world
+        .wait(
+            "Deployment",
+            PLATFORM,
+            "spillway-drain",
+            "has a replacement",
+            is_available,
+        )
+        .await;
     world.served(&key, "meanwhile", false).await;
     assert!(!stream.is_finished(), "the stream waits");
     tenant.fakes.release("middle").await;
@@ -36,8 +62,14 @@ pub async fn stream(world: Arc<World>) {
     assert_eq!(answer.text(), "a story with an end");
     world.gone("Pod", PLATFORM, name(&pod)).await;
     let rows = tenant.usage(2).await;
-    let row = rows.iter().find(|row| row.upstream_request_id.as_deref() == Some(&answer.request_id));
-    assert_eq!(row.map(|row| row.status.as_str()), Some("ok"), "the pod wrote its usage before it went: {rows:?}");
+    let row = rows
+        .iter()
+        .find(|row| row.upstream_request_id.as_deref() == Some(&answer.request_id));
+    assert_eq!(
+        row.map(|row| row.status.as_str()),
+        Some("ok"),
+        "the pod wrote its usage before it went: {rows:?}"
+    );
 }
 
 pub async fn rolling(world: Arc<World>) {
@@ -55,20 +87,37 @@ pub async fn rolling(world: Arc<World>) {
             ids
         });
     }
-    let resources = json!({ "spec": { "resources": { "requests": { "cpu": "11m", "memory": "33Mi" } } } });
-    world.patch("ProxyPool", PLATFORM, "rolling", resources).await;
+    let resources =
+        json!({ "spec": { "resources": { "requests": { "cpu": "11m", "memory": "33Mi" } } } });
+    world
+        .patch("ProxyPool", PLATFORM, "rolling", resources)
+        .await;
     for pod in &former {
         world.gone("Pod", PLATFORM, name(pod)).await;
     }
-    world.wait("Deployment", PLATFORM, "spillway-rolling", "has new pods", is_available).await;
+    world
+        .wait(
+            "Deployment",
+            PLATFORM,
+            "spillway-rolling",
+            "has new pods",
+            is_available,
+        )
+        .await;
     stop.store(true, Ordering::Relaxed);
     let ids: Vec<String> = load.join_all().await.into_iter().flatten().collect();
-    println!("    {} requests while two pods were replaced, none lost", ids.len());
+    println!(
+        "    {} requests while two pods were replaced, none lost",
+        ids.len()
+    );
 
     let rows = tenant.usage(ids.len()).await;
     assert_eq!(rows.len(), ids.len());
     for id in &ids {
-        let count = rows.iter().filter(|row| row.upstream_request_id.as_ref() == Some(id)).count();
+        let count = rows
+            .iter()
+            .filter(|row| row.upstream_request_id.as_ref() == Some(id))
+            .count();
         assert_eq!(count, 1, "rows of {id}");
     }
 }

@@ -36,30 +36,150 @@ use support::suite::{Suite, When};
 fn main() -> ExitCode {
     let mut suite = Suite::default();
     let side_by_side = When::SideBySide;
-    suite.add(side_by_side, "team-a", "quickstart::resources_in_answer_out_usage_back_in_status", quickstart::run);
-    suite.add(side_by_side, "sdk", "sdk::the_official_python_sdk_gets_the_same_message_from_plan_and_bedrock", sdk::run);
-    suite.add(side_by_side, "deleted", "revocation::a_deleted_key_is_refused_by_every_proxy_within_a_second_and_its_history_stays", revocation::deleted);
-    suite.add(side_by_side, "standing", "revocation::disabled_suspended_and_expired_keys_say_so_and_heal", revocation::standing);
-    suite.add(side_by_side, "killed", "accounting::a_killed_proxy_accounts_for_every_request_once", accounting::killed);
-    suite.add(side_by_side, "drain", "drain::a_stream_in_flight_outlives_the_deletion_of_its_pod", drain::stream);
-    suite.add(side_by_side, "rolling", "drain::rolling_a_pool_loses_no_request", drain::rolling);
-    suite.add(side_by_side, "lost", "secrets::a_lost_secret_gets_a_new_key_with_an_event_and_the_old_one_lives_on", secrets::lost);
-    suite.add(side_by_side, "foreign", "secrets::a_foreign_secret_in_the_way_is_left_alone_until_it_is_gone", secrets::foreign);
-    suite.add(side_by_side, "no-user", "conditions::a_key_without_its_user_says_so_and_heals", conditions::user_missing);
-    suite.add(side_by_side, "no-entry", "conditions::a_secret_without_the_entry_is_named_with_the_fix_and_heals", conditions::entry_missing);
-    suite.add(side_by_side, "oauth", "conditions::an_oauth_token_is_refused_as_plan_key_and_a_console_key_heals", conditions::oauth_token);
-    suite.add(side_by_side, "not-allowed", "conditions::a_namespace_that_the_pool_does_not_serve_says_so_and_heals", conditions::not_allowed);
-    suite.add(side_by_side, "elsewhere", "conditions::a_pool_outside_the_pool_namespaces_gets_no_proxies", conditions::pool_elsewhere);
-    suite.add(side_by_side, "malformed", "manifests::malformed_ones_are_refused_with_the_fix", manifests::malformed);
+    suite.add(
+        side_by_side,
+        "team-a",
+        "quickstart::resources_in_answer_out_usage_back_in_status",
+        quickstart::run,
+    );
+    suite.add(
+        side_by_side,
+        "sdk",
+        "sdk::the_official_python_sdk_gets_the_same_message_from_plan_and_bedrock",
+        sdk::run,
+    );
+    suite.add(
+        side_by_side,
+        "deleted",
+        "revocation::a_deleted_key_is_refused_by_every_proxy_within_a_second_and_its_history_stays",
+        revocation::deleted,
+    );
+    suite.add(
+        side_by_side,
+        "standing",
+        "revocation::disabled_suspended_and_expired_keys_say_so_and_heal",
+        revocation::standing,
+    );
+    suite.add(
+        side_by_side,
+        "killed",
+        "accounting::a_killed_proxy_accounts_for_every_request_once",
+        accounting::killed,
+    );
+    suite.add(
+        side_by_side,
+        "drain",
+        "drain::a_stream_in_flight_outlives_the_deletion_of_its_pod",
+        drain::stream,
+    );
+    suite.add(
+        side_by_side,
+        "rolling",
+        "drain::rolling_a_pool_loses_no_request",
+        drain::rolling,
+    );
+    suite.add(
+        side_by_side,
+        "lost",
+        "secrets::a_lost_secret_gets_a_new_key_with_an_event_and_the_old_one_lives_on",
+        secrets::lost,
+    );
+    suite.add(
+        side_by_side,
+        "foreign",
+        "secrets::a_foreign_secret_in_the_way_is_left_alone_until_it_is_gone",
+        secrets::foreign,
+    );
+    suite.add(
+        side_by_side,
+        "no-user",
+        "conditions::a_key_without_its_user_says_so_and_heals",
+        conditions::user_missing,
+    );
+    suite.add(
+        side_by_side,
+        "no-entry",
+        "conditions::a_secret_without_the_entry_is_named_with_the_fix_and_heals",
+        conditions::entry_missing,
+    );
+    suite.add(
+        side_by_side,
+        "oauth",
+        "conditions::an_oauth_token_is_refused_as_plan_key_and_a_console_key_heals",
+        conditions::oauth_token,
+    );
+    suite.add(
+        side_by_side,
+        "not-allowed",
+        "conditions::a_namespace_that_the_pool_does_not_serve_says_so_and_heals",
+        conditions::not_allowed,
+    );
+    suite.add(
+        side_by_side,
+        "elsewhere",
+        "conditions::a_pool_outside_the_pool_namespaces_gets_no_proxies",
+        conditions::pool_elsewhere,
+    );
+    suite.add(
+        side_by_side,
+        "malformed",
+        "manifests::malformed_ones_are_refused_with_the_fix",
+        manifests::malformed,
+    );
     let alone = When::Alone;
-    suite.add(alone, "away", "outage::without_postgres_known_keys_are_served_and_usage_arrives_once_afterwards", outage::serving);
-    suite.add(alone, "restart", "outage::a_proxy_that_starts_without_postgres_serves_the_keys_it_knew", outage::restart);
-    suite.add(alone, "gone", "deletion::without_postgres_a_deletion_lets_go_and_takes_effect_on_its_return", deletion::without_postgres);
-    suite.add(alone, "sweep", "deletion::a_sweep_ends_rows_without_resource_and_never_those_of_another_cluster", deletion::sweep);
-    suite.add(alone, "takeover", "operator::a_lost_leader_is_replaced_within_twenty_seconds", operator::takeover);
-    suite.add(alone, "minting", "operator::killed_while_it_makes_keys_it_mints_none_twice", operator::minting);
-    suite.add(alone, "unchanged", "operator::a_restarted_operator_writes_nothing_where_nothing_changed", operator::unchanged);
-    suite.add(alone, "leaks", "leaks::no_key_or_credential_is_anywhere_but_in_its_secret", leaks::run);
-    suite.add(When::Last, "uninstall", "uninstall::it_keeps_definitions_resources_and_master_secrets_and_nothing_hangs", uninstall::run);
+    suite.add(
+        alone,
+        "away",
+        "outage::without_postgres_known_keys_are_served_and_usage_arrives_once_afterwards",
+        outage::serving,
+    );
+    suite.add(
+        alone,
+        "restart",
+        "outage::a_proxy_that_starts_without_postgres_serves_the_keys_it_knew",
+        outage::restart,
+    );
+    suite.add(
+        alone,
+        "gone",
+        "deletion::without_postgres_a_deletion_lets_go_and_takes_effect_on_its_return",
+        deletion::without_postgres,
+    );
+    suite.add(
+        alone,
+        "sweep",
+        "deletion::a_sweep_ends_rows_without_resource_and_never_those_of_another_cluster",
+        deletion::sweep,
+    );
+    suite.add(
+        alone,
+        "takeover",
+        "operator::a_lost_leader_is_replaced_within_twenty_seconds",
+        operator::takeover,
+    );
+    suite.add(
+        alone,
+        "minting",
+        "operator::killed_while_it_makes_keys_it_mints_none_twice",
+        operator::minting,
+    );
+    suite.add(
+        alone,
+        "unchanged",
+        "operator::a_restarted_operator_writes_nothing_where_nothing_changed",
+        operator::unchanged,
+    );
+    suite.add(
+        alone,
+        "leaks",
+        "leaks::no_key_or_credential_is_anywhere_but_in_its_secret",
+        leaks::run,
+    );
+    suite.add(
+        When::Last,
+        "uninstall",
+        "uninstall::it_keeps_definitions_resources_and_master_secrets_and_nothing_hangs",
+        uninstall::run,
+    );
     suite.run()
 }

@@ -21,9 +21,19 @@ pub async fn run(world: Arc<World>) {
         let mut answers = Vec::new();
         for mode in [Mode::Up, Mode::down()] {
             tenant.fakes.plan(mode).await;
-            let output = command(Command::new(&python).args(["-c", SCRIPT]).env("BASE", &key.base).env("KEY", &key.token)).await;
+            let output = command(
+                Command::new(&python)
+                    .args(["-c", SCRIPT])
+                    .env("BASE", &key.base)
+                    .env("KEY", &key.token),
+            )
+            .await;
             let output: Vec<Value> = serde_json::from_slice(&output).expect("the script's answers");
-            assert_eq!(output.len(), 6, "three ways to carry the key, streamed and not");
+            assert_eq!(
+                output.len(),
+                6,
+                "three ways to carry the key, streamed and not"
+            );
             answers.push(output);
         }
         for answer in answers.iter().flatten() {
@@ -38,7 +48,11 @@ pub async fn run(world: Arc<World>) {
         asked += 6;
     }
     tenant.fakes.plan(Mode::Up).await;
-    assert_eq!(tenant.fakes.generated(Kind::Bedrock).await.len(), asked, "Plan failed for half of the calls");
+    assert_eq!(
+        tenant.fakes.generated(Kind::Bedrock).await.len(),
+        asked,
+        "Plan failed for half of the calls"
+    );
     let rows = tenant.usage(2 * asked).await;
     assert_eq!(rows.len(), 2 * asked);
     assert!(rows.iter().all(|row| row.status == "ok"), "{rows:?}");

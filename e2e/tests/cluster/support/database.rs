@@ -30,11 +30,18 @@ impl World {
     /// A connection to Postgres, or to the next one after it was away.
     pub async fn database(&self) -> &PgPool {
         let connect = async || {
-            let url = self.secret_entry(PLATFORM, "spillway-postgresql", "url").await;
+            let url = self
+                .secret_entry(PLATFORM, "spillway-postgresql", "url")
+                .await;
             let service = self.get("Service", PLATFORM, "spillway-postgresql").await;
             let address = service["spec"]["clusterIP"].as_str().expect("an address");
-            let options = PgConnectOptions::from_str(&url).expect("a database URL").host(address);
-            PgPoolOptions::new().max_connections(4).min_connections(0).connect_lazy_with(options)
+            let options = PgConnectOptions::from_str(&url)
+                .expect("a database URL")
+                .host(address);
+            PgPoolOptions::new()
+                .max_connections(4)
+                .min_connections(0)
+                .connect_lazy_with(options)
         };
         self.database.get_or_init(connect).await
     }
@@ -43,7 +50,11 @@ impl World {
     pub async fn usage(&self, namespace: &str) -> Vec<UsageRow> {
         let query = "SELECT key_name, user_name, upstream_request_id, provider, is_fallback, status, http_status, stream, input_tokens, \
                      output_tokens, cost_micro_usd, estimated FROM token_usages WHERE namespace = $1 AND created_at >= $2 ORDER BY created_at";
-        let rows = sqlx::query_as(query).bind(namespace).bind(self.begin).fetch_all(self.database().await).await;
+        let rows = sqlx::query_as(query)
+            .bind(namespace)
+            .bind(self.begin)
+            .fetch_all(self.database().await)
+            .await;
         rows.expect("usage rows can be read")
     }
 }
@@ -53,7 +64,11 @@ impl Tenant {
     pub async fn usage(&self, at_least: usize) -> Vec<UsageRow> {
         eventually("usage is written", async || {
             let rows = self.world.usage(self.name).await;
-            if rows.len() < at_least { Err(format!("{} of {at_least} rows", rows.len())) } else { Ok(rows) }
+            if rows.len() < at_least {
+                Err(format!("{} of {at_least} rows", rows.len()))
+            } else {
+                Ok(rows)
+            }
         })
         .await
     }

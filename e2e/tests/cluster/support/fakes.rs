@@ -19,10 +19,18 @@ impl Fakes {
     /// Those at `host`, an address.
     pub fn at(http: reqwest::Client, host: &str) -> Self {
         // Bedrock's port: it answers control calls while the Plan refuses connections.
-        Self { http, base: format!("http://{host}:8082/__control") }
+        Self {
+            http,
+            base: format!("http://{host}:8082/__control"),
+        }
     }
 
-    async fn call<T: DeserializeOwned>(&self, method: Method, path: &str, body: Option<Value>) -> T {
+    async fn call<T: DeserializeOwned>(
+        &self,
+        method: Method,
+        path: &str,
+        body: Option<Value>,
+    ) -> T {
         let mut request = self.http.request(method, format!("{}{path}", self.base));
         if let Some(body) = body {
             request = request.body(body.to_string());
@@ -36,17 +44,23 @@ impl Fakes {
 
     /// Makes the Plan work or not.
     pub async fn plan(&self, mode: Mode) {
-        let _: Value = self.call(Method::PUT, "/plan/mode", Some(json!(mode))).await;
+        let _: Value = self
+            .call(Method::PUT, "/plan/mode", Some(json!(mode)))
+            .await;
     }
 
     /// Makes Bedrock work or not.
     pub async fn bedrock(&self, mode: Mode) {
-        let _: Value = self.call(Method::PUT, "/bedrock/mode", Some(json!(mode))).await;
+        let _: Value = self
+            .call(Method::PUT, "/bedrock/mode", Some(json!(mode)))
+            .await;
     }
 
     /// Has the Plan answer by a rule.
     pub async fn push(&self, rule: Rule) {
-        let _: Value = self.call(Method::POST, "/plan/rules", Some(json!(rule))).await;
+        let _: Value = self
+            .call(Method::POST, "/plan/rules", Some(json!(rule)))
+            .await;
     }
 
     /// What one upstream was asked to generate, and what it answered.
@@ -55,18 +69,31 @@ impl Fakes {
             Kind::Plan => "plan",
             Kind::Bedrock => "bedrock",
         };
-        let exchanges: Vec<Exchange> = self.call(Method::GET, &format!("/requests?upstream={name}"), None).await;
+        let exchanges: Vec<Exchange> = self
+            .call(Method::GET, &format!("/requests?upstream={name}"), None)
+            .await;
         let generates = |operation: Operation| operation.generates();
-        exchanges.into_iter().filter(|exchange| generates(exchange.operation)).collect()
+        exchanges
+            .into_iter()
+            .filter(|exchange| generates(exchange.operation))
+            .collect()
     }
 
     /// Waits until so many answers wait at a gate.
     pub async fn wait_held(&self, gate: &str, held: usize) {
-        let _: Value = self.call(Method::GET, &format!("/gates/{gate}?held={held}&timeout_ms={LIMIT_MS}"), None).await;
+        let _: Value = self
+            .call(
+                Method::GET,
+                &format!("/gates/{gate}?held={held}&timeout_ms={LIMIT_MS}"),
+                None,
+            )
+            .await;
     }
 
     /// Lets the answers at a gate go on.
     pub async fn release(&self, gate: &str) {
-        let _: Value = self.call(Method::POST, &format!("/gates/{gate}/release"), None).await;
+        let _: Value = self
+            .call(Method::POST, &format!("/gates/{gate}/release"), None)
+            .await;
     }
 }

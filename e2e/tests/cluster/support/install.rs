@@ -22,7 +22,9 @@ impl Images {
     pub fn from_environment() -> Self {
         let named = |name: &str| {
             let variable = format!("SPILLWAY_IMAGE_{name}");
-            std::env::var(&variable).unwrap_or_else(|_| panic!("{variable} names no image: run this by hack/test.sh cluster"))
+            std::env::var(&variable).unwrap_or_else(|_| {
+                panic!("{variable} names no image: run this by hack/test.sh cluster")
+            })
         };
         Self {
             operator: named("OPERATOR"),
@@ -48,7 +50,10 @@ fn image(reference: &str) -> serde_json::Value {
 pub(super) async fn install(world: &World) {
     let operator = image(&world.images.operator);
     let proxy = image(&world.images.proxy);
-    let upstreams = world.tenants.iter().flat_map(|tenant| upstream_urls(tenant));
+    let upstreams = world
+        .tenants
+        .iter()
+        .flat_map(|tenant| upstream_urls(tenant));
     // The quickstart says nothing of upstreams, as a user of the real ones need not.
     let [plan, bedrock] = upstream_urls("team-a");
     let values = json!({
@@ -66,27 +71,79 @@ pub(super) async fn install(world: &World) {
         "defaultPool": { "enabled": false },
     });
     let mut file = tempfile::NamedTempFile::new().expect("a file for values");
-    file.write_all(values.to_string().as_bytes()).expect("values are written");
+    file.write_all(values.to_string().as_bytes())
+        .expect("values are written");
     let chart = root().join("charts/spillway");
-    let (chart, file) = (chart.to_str().expect("a path"), file.path().to_str().expect("a path"));
+    let (chart, file) = (
+        chart.to_str().expect("a path"),
+        file.path().to_str().expect("a path"),
+    );
     world
         .helm(&[
-            "upgrade", "--install", "spillway", chart, "--namespace", PLATFORM, "--create-namespace", "--values", file, "--wait",
-            "--timeout", "5m",
+            "upgrade",
+            "--install",
+            "spillway",
+            chart,
+            "--namespace",
+            PLATFORM,
+            "--create-namespace",
+            "--values",
+            file,
+            "--wait",
+            "--timeout",
+            "5m",
         ])
         .await;
 }
 
 pub(super) async fn remove(world: &World) {
-    let releases = world.helm(&["list", "--namespace", PLATFORM, "--short"]).await;
+    let releases = world
+        .helm(&["list", "--namespace", PLATFORM, "--short"])
+        .await;
     if releases.lines().any(|name| name == "spillway") {
-        world.helm(&["uninstall", "spillway", "--namespace", PLATFORM, "--wait", "--timeout", "4m"]).await;
+        world
+            .helm(&[
+                "uninstall",
+                "spillway",
+                "--namespace",
+                PLATFORM,
+                "--wait",
+                "--timeout",
+                "4m",
+            ])
+            .await;
     }
-    let definitions = ["proxypools", "proxyusers", "accesskeys", "bedrockcredentials"].map(|plural| format!("crd/{plural}.spillway.dev"));
+    let definitions = [
+        "proxypools",
+        "proxyusers",
+        "accesskeys",
+        "bedrockcredentials",
+    ]
+    .map(|plural| format!("crd/{plural}.spillway.dev"));
     let mut arguments = vec!["delete", "--ignore-not-found", "--timeout=120s"];
     arguments.extend(definitions.iter().map(String::as_str));
     world.kubectl(&arguments).await;
-    let mut arguments = vec!["delete", "--ignore-not-found", "--timeout=120s", "namespace", PLATFORM];
+    // A namespace waits half the grace period of the pods that it finds, and proxies have a long one.
+    world
+        .kubectl(&["delete", "deployments", "--all", "--namespace", PLATFORM])
+        .await;
+    world
+        .kubectl(&[
+            "delete",
+            "pods",
+            "--all",
+            "--namespace",
+            PLATFORM,
+            "--timeout=120s",
+        ])
+        .await;
+    let mut arguments = vec![
+        "delete",
+        "--ignore-not-found",
+        "--timeout=120s",
+        "namespace",
+        PLATFORM,
+    ];
     arguments.extend(&world.tenants);
     world.kubectl(&arguments).await;
 }

@@ -22,17 +22,27 @@ impl Answer {
     /// The text of the message, streamed or not.
     pub fn text(&self) -> String {
         if let Ok(message) = serde_json::from_str::<Value>(&self.body) {
-            return message["content"][0]["text"].as_str().unwrap_or_default().to_owned();
+            return message["content"][0]["text"]
+                .as_str()
+                .unwrap_or_default()
+                .to_owned();
         }
-        let events = self.body.lines().filter_map(|line| line.strip_prefix("data: "));
+        let events = self
+            .body
+            .lines()
+            .filter_map(|line| line.strip_prefix("data: "));
         let events = events.filter_map(|data| serde_json::from_str::<Value>(data).ok());
-        events.filter_map(|event| event["delta"]["text"].as_str().map(str::to_owned)).collect()
+        events
+            .filter_map(|event| event["delta"]["text"].as_str().map(str::to_owned))
+            .collect()
     }
 
     /// Whether the whole message arrived.
     pub fn is_complete(&self) -> bool {
         let is_stream_over = self.body.contains("event: message_stop");
-        self.status == 200 && !self.is_cut && (is_stream_over || serde_json::from_str::<Value>(&self.body).is_ok())
+        self.status == 200
+            && !self.is_cut
+            && (is_stream_over || serde_json::from_str::<Value>(&self.body).is_ok())
     }
 
     /// `error.type` of a refusal.
@@ -58,15 +68,36 @@ pub fn body(text: &str, stream: bool) -> Value {
 
 impl World {
     /// Sends a message with `x-api-key`. An error: no answer at all.
-    pub async fn try_ask(&self, base: &str, token: &str, text: &str, stream: bool) -> Result<Answer, reqwest::Error> {
-        let request = self.http.post(format!("{base}/v1/messages")).header("x-api-key", token);
-        self.send(request.header("content-type", "application/json").header("anthropic-version", "2023-06-01").body(body(text, stream).to_string())).await
+    pub async fn try_ask(
+        &self,
+        base: &str,
+        token: &str,
+        text: &str,
+        stream: bool,
+    ) -> Result<Answer, reqwest::Error> {
+        let request = self
+            .http
+            .post(format!("{base}/v1/messages"))
+            .header("x-api-key", token);
+        self.send(
+            request
+                .header("content-type", "application/json")
+                .header("anthropic-version", "2023-06-01")
+                .body(body(text, stream).to_string()),
+        )
+        .await
     }
 
     /// Sends a request and reads the answer as far as it comes.
     pub async fn send(&self, request: reqwest::RequestBuilder) -> Result<Answer, reqwest::Error> {
         let mut response = request.send().await?;
-        let header = |name: &str| response.headers().get(name).and_then(|value| value.to_str().ok()).map(str::to_owned);
+        let header = |name: &str| {
+            response
+                .headers()
+                .get(name)
+                .and_then(|value| value.to_str().ok())
+                .map(str::to_owned)
+        };
         let mut answer = Answer {
             status: response.status().as_u16(),
             request_id: header("request-id").unwrap_or_default(),
@@ -89,7 +120,9 @@ impl World {
 
     /// Sends a message through the Service; panics without an answer.
     pub async fn ask(&self, key: &Key, text: &str, stream: bool) -> Answer {
-        self.try_ask(&key.base, &key.token, text, stream).await.expect("the pool answers")
+        self.try_ask(&key.base, &key.token, text, stream)
+            .await
+            .expect("the pool answers")
     }
 
     /// As [`ask`](Self::ask), and the whole message has to arrive.

@@ -38,30 +38,57 @@ pub struct Suite(Vec<Test>);
 
 impl Suite {
     /// Adds a test. Its tenant (a namespace and, in the platform's, a pool of that name) is only its own.
-    pub fn add<F>(&mut self, when: When, tenant: &'static str, name: &'static str, body: fn(Arc<World>) -> F)
-    where
+    pub fn add<F>(
+        &mut self,
+        when: When,
+        tenant: &'static str,
+        name: &'static str,
+        body: fn(Arc<World>) -> F,
+    ) where
         F: Future<Output = ()> + 'static,
     {
         let body: Body = Arc::new(move |world| Box::pin(body(world)));
-        self.0.push(Test { when, tenant, name, body });
+        self.0.push(Test {
+            when,
+            tenant,
+            name,
+            body,
+        });
     }
 
     /// Runs what the command line asks for, as `cargo test` would.
     pub fn run(self) -> ExitCode {
         let mut arguments = Arguments::from_args();
         let tenants: Vec<_> = self.0.iter().map(|test| test.tenant).collect();
-        let shared = Arc::new(Shared { runtime: Runtime::new().expect("a runtime"), tenants, world: OnceLock::new() });
+        let shared = Arc::new(Shared {
+            runtime: Runtime::new().expect("a runtime"),
+            tenants,
+            world: OnceLock::new(),
+        });
         let threads = arguments.test_threads.unwrap_or(SIDE_BY_SIDE);
         let mut failed = false;
-        for (when, threads) in [(When::SideBySide, threads), (When::Alone, 1), (When::Last, 1)] {
-            let trials: Vec<_> = self.0.iter().filter(|test| test.when == when).map(|test| shared.trial(test)).collect();
+        for (when, threads) in [
+            (When::SideBySide, threads),
+            (When::Alone, 1),
+            (When::Last, 1),
+        ] {
+            let trials: Vec<_> = self
+                .0
+                .iter()
+                .filter(|test| test.when == when)
+                .map(|test| shared.trial(test))
+                .collect();
             arguments.test_threads = Some(threads);
             failed |= libtest_mimic::run(&arguments, trials).has_failed();
         }
         if let Some(world) = shared.world.get() {
             shared.runtime.block_on(world.clone().remove());
         }
-        if failed { ExitCode::from(101) } else { ExitCode::SUCCESS }
+        if failed {
+            ExitCode::from(101)
+        } else {
+            ExitCode::SUCCESS
+        }
     }
 }
 
@@ -82,6 +109,9 @@ impl Shared {
     }
 
     fn world(&self) -> Arc<World> {
-        Arc::clone(self.world.get_or_init(|| self.runtime.block_on(World::install(&self.tenants))))
+        Arc::clone(
+            self.world
+                .get_or_init(|| self.runtime.block_on(World::install(&self.tenants))),
+        )
     }
 }

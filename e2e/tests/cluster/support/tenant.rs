@@ -33,7 +33,10 @@ impl Credentials {
             aws_secret: format!("{}/+{}", &random()[..19], &random()[..19]),
         };
         world.keep_secret(format!("Plan key of {tenant}"), &credentials.plan_key);
-        world.keep_secret(format!("AWS access key id of {tenant}"), &credentials.aws_id);
+        world.keep_secret(
+            format!("AWS access key id of {tenant}"),
+            &credentials.aws_id,
+        );
         world.keep_secret(format!("AWS secret of {tenant}"), &credentials.aws_secret);
         credentials
     }
@@ -60,12 +63,19 @@ pub struct Tenant {
 impl Tenant {
     /// Namespace, upstreams, and the Secrets that only the user has.
     pub async fn new(world: &Arc<World>, tenant: &'static str) -> Self {
-        assert!(world.tenants.contains(&tenant), "{tenant} is no tenant of a test");
+        assert!(
+            world.tenants.contains(&tenant),
+            "{tenant} is no tenant of a test"
+        );
         if world.find("Namespace", "", tenant).await.is_some() {
             remove(world, tenant).await;
         }
         let credentials = Credentials::new(world, tenant);
-        let Credentials { plan_key, aws_id, aws_secret } = &credentials;
+        let Credentials {
+            plan_key,
+            aws_id,
+            aws_secret,
+        } = &credentials;
         let image = &world.images.fake_upstream;
         world
             .apply(&format!(
@@ -115,10 +125,27 @@ spec:
             ))
             .await;
         let service = world.get("Service", tenant, "fakes").await;
-        let host = service["spec"]["clusterIP"].as_str().expect("an address").to_owned();
+        let host = service["spec"]["clusterIP"]
+            .as_str()
+            .expect("an address")
+            .to_owned();
         let fakes = Fakes::at(world.http.clone(), &host);
-        let tenant = Self { world: Arc::clone(world), name: tenant, fakes, credentials };
-        tenant.world.wait("Deployment", tenant.name, "fakes", "is available", is_available).await;
+        let tenant = Self {
+            world: Arc::clone(world),
+            name: tenant,
+            fakes,
+            credentials,
+        };
+        tenant
+            .world
+            .wait(
+                "Deployment",
+                tenant.name,
+                "fakes",
+                "is available",
+                is_available,
+            )
+            .await;
         tenant
     }
 
@@ -128,7 +155,11 @@ spec:
         tenant.pool(replicas).await;
         world.apply(&tenant.alice()).await;
         world.apply(&tenant.access_key("laptop")).await;
-        for (kind, name) in [("BedrockCredential", "aws"), ("ProxyUser", "alice"), ("AccessKey", "laptop")] {
+        for (kind, name) in [
+            ("BedrockCredential", "aws"),
+            ("ProxyUser", "alice"),
+            ("AccessKey", "laptop"),
+        ] {
             world.ready(kind, tenant.name, name).await;
         }
         world.ready("ProxyPool", PLATFORM, tenant.name).await;
@@ -141,9 +172,22 @@ spec:
     pub async fn knows(&self, key: &Key) {
         for proxy in self.proxies().await {
             eventually("the proxy knows the key", async || {
-                let request = self.world.http.post(format!("{proxy}/v1/messages")).header("x-api-key", &key.token).body("{");
-                let answer = self.world.send(request).await.map_err(|error| error.to_string())?;
-                if answer.status == 400 { Ok(()) } else { Err(answer.body) }
+                let request = self
+                    .world
+                    .http
+                    .post(format!("{proxy}/v1/messages"))
+                    .header("x-api-key", &key.token)
+                    .body("{");
+                let answer = self
+                    .world
+                    .send(request)
+                    .await
+                    .map_err(|error| error.to_string())?;
+                if answer.status == 400 {
+                    Ok(())
+                } else {
+                    Err(answer.body)
+                }
             })
             .await;
         }
@@ -211,51 +255,87 @@ spec: {{userRef: {{name: alice}}, secretName: {key}}}
 
     /// URLs of the pool's proxies, each by its pod's address.
     pub async fn proxies(&self) -> Vec<String> {
-        self.proxy_pods().await.iter().map(|pod| format!("http://{}:8080", pod["status"]["podIP"].as_str().unwrap_or_default())).collect()
+        self.proxy_pods()
+            .await
+            .iter()
+            .map(|pod| {
+                format!(
+                    "http://{}:8080",
+                    pod["status"]["podIP"].as_str().unwrap_or_default()
+                )
+            })
+            .collect()
     }
 
     /// Pods of the pool's proxies that are not about to end.
     pub async fn proxy_pods(&self) -> Vec<Value> {
-        let labels = format!("app.kubernetes.io/name=spillway-proxy,app.kubernetes.io/instance={}", self.name);
+        let labels = format!(
+            "app.kubernetes.io/name=spillway-proxy,app.kubernetes.io/instance={}",
+            self.name
+        );
         let pods = self.world.list("Pod", PLATFORM, &labels).await;
-        pods.into_iter().filter(|pod| pod["metadata"]["deletionTimestamp"].is_null()).collect()
+        pods.into_iter()
+            .filter(|pod| pod["metadata"]["deletionTimestamp"].is_null())
+            .collect()
     }
 }
 
 /// The key in a Secret that the operator wrote.
 pub async fn key(world: &World, namespace: &str, secret: &str) -> Key {
     let secret = world.get("Secret", namespace, secret).await;
-    let entry = |key: &str| decoded(&secret["data"][key]).unwrap_or_else(|| panic!("no entry {key} in {namespace}/{}", name(&secret)));
+    let entry = |key: &str| {
+        decoded(&secret["data"][key])
+            .unwrap_or_else(|| panic!("no entry {key} in {namespace}/{}", name(&secret)))
+    };
     let token = entry("ACCESS_KEY");
     world.keep_secret(format!("access key {namespace}/{}", name(&secret)), &token);
-    Key { token, base: reachable(world, &entry("ANTHROPIC_BASE_URL")).await }
+    Key {
+        token,
+        base: reachable(world, &entry("ANTHROPIC_BASE_URL")).await,
+    }
 }
 
 /// A Service's URL with its address in place of its name.
 pub async fn reachable(world: &World, url: &str) -> String {
-    let host = url.strip_prefix("http://").expect("plain http within the cluster");
+    let host = url
+        .strip_prefix("http://")
+        .expect("plain http within the cluster");
     let mut parts = host.split('.');
-    let (service, namespace) = (parts.next().expect("a Service"), parts.next().expect("its namespace"));
+    let (service, namespace) = (
+        parts.next().expect("a Service"),
+        parts.next().expect("its namespace"),
+    );
     let service = world.get("Service", namespace, service).await;
-    format!("http://{}", service["spec"]["clusterIP"].as_str().expect("an address"))
+    format!(
+        "http://{}",
+        service["spec"]["clusterIP"].as_str().expect("an address")
+    )
 }
 
 /// Whether as many pods of a Deployment as wanted serve, all of the newest template.
 pub fn is_available(deployment: &Value) -> bool {
     let (spec, status) = (&deployment["spec"], &deployment["status"]);
     status["observedGeneration"] == deployment["metadata"]["generation"]
-        && ["updatedReplicas", "availableReplicas", "replicas"].iter().all(|count| status[count] == spec["replicas"])
+        && ["updatedReplicas", "availableReplicas", "replicas"]
+            .iter()
+            .all(|count| status[count] == spec["replicas"])
 }
 
 async fn remove(world: &World, tenant: &str) {
     for kind in ["AccessKey", "ProxyUser", "BedrockCredential"] {
         for object in world.list(kind, tenant, "").await {
-            world.delete(kind, tenant, name(&object), &DeleteParams::default()).await;
+            world
+                .delete(kind, tenant, name(&object), &DeleteParams::default())
+                .await;
             world.gone(kind, tenant, name(&object)).await;
         }
     }
-    world.delete("ProxyPool", PLATFORM, tenant, &DeleteParams::default()).await;
-    world.delete("Namespace", "", tenant, &DeleteParams::default()).await;
+    world
+        .delete("ProxyPool", PLATFORM, tenant, &DeleteParams::default())
+        .await;
+    world
+        .delete("Namespace", "", tenant, &DeleteParams::default())
+        .await;
     world.gone("ProxyPool", PLATFORM, tenant).await;
     world.gone("Namespace", "", tenant).await;
 }

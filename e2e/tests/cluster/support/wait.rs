@@ -14,12 +14,18 @@ pub async fn eventually<T, E: Display>(what: &str, ask: impl AsyncFnMut() -> Res
 }
 
 /// As [`eventually`], with a limit of its own.
-pub async fn within<T, E: Display>(limit: Duration, what: &str, mut ask: impl AsyncFnMut() -> Result<T, E>) -> T {
+pub async fn within<T, E: Display>(
+    limit: Duration,
+    what: &str,
+    mut ask: impl AsyncFnMut() -> Result<T, E>,
+) -> T {
     let deadline = Instant::now() + limit;
     loop {
         match ask().await {
             Ok(answer) => return answer,
-            Err(reason) if Instant::now() >= deadline => panic!("not within {limit:?}: {what}: {reason}"),
+            Err(reason) if Instant::now() >= deadline => {
+                panic!("not within {limit:?}: {what}: {reason}")
+            }
             Err(_) => sleep(Duration::from_millis(50)).await,
         }
     }

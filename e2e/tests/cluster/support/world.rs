@@ -38,14 +38,22 @@ impl World {
     /// Installs Spillway for these tenants, or finds it installed by a run that was told to keep it.
     pub async fn install(tenants: &[&'static str]) -> Arc<Self> {
         let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
-        let kubeconfig = std::env::var_os("SPILLWAY_TEST_KUBECONFIG").or_else(|| std::env::var_os("KUBECONFIG"));
-        let kubeconfig = PathBuf::from(kubeconfig.expect("set KUBECONFIG, or run this by hack/test.sh cluster"));
+        let kubeconfig =
+            std::env::var_os("SPILLWAY_TEST_KUBECONFIG").or_else(|| std::env::var_os("KUBECONFIG"));
+        let kubeconfig =
+            PathBuf::from(kubeconfig.expect("set KUBECONFIG, or run this by hack/test.sh cluster"));
         let config = Kubeconfig::read_from(&kubeconfig).expect("a kubeconfig");
-        let config = Config::from_custom_kubeconfig(config, &KubeConfigOptions::default()).await.expect("a usable kubeconfig");
+        let config = Config::from_custom_kubeconfig(config, &KubeConfigOptions::default())
+            .await
+            .expect("a usable kubeconfig");
         let world = Self {
             client: Client::try_from(config).expect("a client"),
             kubeconfig,
-            http: reqwest::Client::builder().pool_max_idle_per_host(0).no_proxy().build().expect("an HTTP client"),
+            http: reqwest::Client::builder()
+                .pool_max_idle_per_host(0)
+                .no_proxy()
+                .build()
+                .expect("an HTTP client"),
             begin: Utc::now(),
             images: Images::from_environment(),
             confidential: Mutex::default(),
