@@ -10,19 +10,21 @@ use http::{HeaderMap, StatusCode};
 use http_body::Body;
 use http_body_util::BodyExt as _;
 use prometheus::IntGauge;
-use tokio::time::{Instant, timeout, timeout_at};
+use tokio::time::{Instant, timeout_at};
 
 use crate::http::error::{ErrorType, Refusal};
 
 /// What the Messages API takes.
 pub const MAX_BODY_BYTES: usize = 32 * 1024 * 1024;
-/// A client that sends nothing for this long is given up.
+/// A client that sends nothing for this long is given up,
 const IDLE: Duration = Duration::from_mins(1);
+/// and so is one whose body is not here after this long, however it trickles.
+const TOTAL: Duration = Duration::from_mins(5);
 /// How much of a body that is too large is read and dropped, and for how long, so that its sender gets to see the 413.
 const DRAIN_BYTES: usize = 2 * MAX_BODY_BYTES;
 const DRAIN_TIME: Duration = Duration::from_secs(10);
-/// A declared length is believed up to here; beyond, memory grows with what arrives.
-const MAX_UPFRONT: usize = 1024 * 1024;
+/// A declared length is believed up to here; beyond, memory and budget grow with what arrives.
+const MAX_UPFRONT: usize = 64 * 1024;
 
 /// The bytes that request bodies may hold at one time on this pod.
 #[derive(Debug, Clone)]
@@ -130,22 +132,22 @@ where
         drain(&mut body).await;
         return Err(too_large());
     }
-    let mut share = budget.take(declared.unwrap_or_default()).ok_or_else(busy)?;
-    let Some(first) = next(&mut body).await? else {
+    let upfront = declared.unwrap_or_default().min(MAX_UPFRONT);
+    let mut share = budget.take(upfront).ok_or_else(busy)?;
+    let until = Instant::now() + TOTAL;
+    let Some(first) = next(&mut body, until).await? else {
         return Ok(Bytes::new());
     };
     let whole = if body.is_end_stream() || Some(first.len()) == declared {
         first
     } else {
-        let mut collected = BytesMut::with_capacity(
-            declared
-                .unwrap_or(first.len() * 2)
-                .min(MAX_UPFRONT)
-                .max(first.len()),
-        );
+        if !share.grow_to(first.len()) {
+            return Err(busy());
+        }
+        let mut collected = BytesMut::with_capacity(upfront.max(first.len()));
         collected.extend_from_slice(&first);
         drop(first);
-        while let Some(chunk) = next(&mut body).await? {
+        while let Some(chunk) = next(&mut body, until).await? {
             let length = collected.len() + chunk.len();
             if length > MAX_BODY_BYTES {
                 drop((collected, share));
@@ -171,9 +173,12 @@ where
     }))
 }
 
-async fn next<B: Body<Data = Bytes> + Unpin>(body: &mut B) -> Result<Option<Bytes>, Refusal> {
+async fn next<B: Body<Data = Bytes> + Unpin>(
+    body: &mut B,
+    until: Instant,
+) -> Result<Option<Bytes>, Refusal> {
     loop {
-        return match timeout(IDLE, body.frame()).await {
+        return match timeout_at(until.min(Instant::now() + IDLE), body.frame()).await {
             Err(_) => Err(Refusal::new(
                 StatusCode::REQUEST_TIMEOUT,
                 ErrorType::Timeout,
@@ -350,6 +355,35 @@ mod tests {
                 .status,
             408
         );
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_trickling_sender_is_given_up_too() {
+        let trickle = StreamBody::new(stream::unfold((), |()| async {
+            tokio::time::sleep(IDLE / 2).await;
+            Some((
+                Ok::<_, Infallible>(Frame::data(Bytes::from_static(b"x"))),
+                (),
+            ))
+        }));
+        let began = Instant::now();
+        let refused = read(&declared(500), Box::pin(trickle), &budget(1000))
+            .await
+            .unwrap_err();
+        assert_eq!((refused.status.as_u16(), began.elapsed()), (408, TOTAL));
+    }
+
+    #[tokio::test]
+    async fn a_declared_length_takes_nothing_from_others_before_it_arrives() {
+        let budget = budget(1024 * 1024);
+        let silent = StreamBody::new(stream::pending::<Result<Frame<Bytes>, Infallible>>());
+        let headers = declared(MAX_BODY_BYTES);
+        let mut waiting = std::pin::pin!(read(&headers, silent, &budget));
+        assert!(futures::poll!(&mut waiting).is_pending());
+        assert!(budget.0.left.load(Ordering::Relaxed) >= 1024 * 1024 - MAX_UPFRONT);
+        let headers = declared(3);
+        let whole = read(&headers, Full::new(Bytes::from_static(b"abc")), &budget);
+        assert_eq!(whole.await.unwrap(), "abc");
     }
 
     #[tokio::test]

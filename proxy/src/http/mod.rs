@@ -119,8 +119,16 @@ impl Frontend {
         self.origin_verify.check(&parts.headers)?;
         let presented = presented_key(target(parts.uri.path()).path_key, &parts.headers);
         let created_at = self.clock.now();
-        let entry = self.directory.authenticate(presented, created_at).await?;
+        let revision = self.directory.revision();
+        let mut entry = self.directory.authenticate(presented, created_at).await?;
         let body = body::read(&parts.headers, body, &self.body_budget).await?;
+        if self.directory.revision() != revision {
+            // The body may have taken its time, and the key may have been revoked meanwhile.
+            entry = self
+                .directory
+                .authenticate(presented, self.clock.now())
+                .await?;
+        }
         let head = head::request_head(&body, &parts.headers)?;
         let allowed = entry.allows(&head.model);
         let call = Call {
