@@ -323,7 +323,7 @@ fn number<F: Fn(&str) -> Option<String>>(
 }
 
 /// Libraries that would write headers or bodies when they are asked for details are kept out of the log, whatever the level.
-const QUIET: &str = "h2=info,hyper=info,hyper_util=info,reqwest=info,rustls=info,sqlx=info,aws_config=info,aws_runtime=info,aws_sdk_bedrockruntime=info,aws_sdk_kms=info,aws_smithy_runtime=info,aws_smithy_runtime_api=info,aws_smithy_http_client=info,aws_sigv4=info";
+const QUIET: &str = "h2=info,hyper=info,hyper_util=info,reqwest=info,rustls=info,sqlx=info,aws_config=info,aws_runtime=info,aws_sdk_bedrockruntime=info,aws_sdk_kms=info,aws_smithy_runtime=info,aws_smithy_runtime_api=info,aws_smithy_http=info,aws_smithy_eventstream=info,aws_smithy_http_client=info,aws_sigv4=info";
 
 fn log_level<F: Fn(&str) -> Option<String>>(vars: &mut Vars<F>) -> String {
     let level = vars.text("LOG_LEVEL").unwrap_or_else(|| "info".to_owned());

@@ -7,8 +7,10 @@ use std::time::{Duration, Instant};
 use chrono::{TimeDelta, Utc};
 use serde_json::Value;
 use spillway_core::security::key::AccessKeyToken;
-use spillway_e2e::upstream::{AWS_SECRET_ACCESS_KEY, PLAN_API_KEY};
+use spillway_e2e::upstream::{AWS_SECRET_ACCESS_KEY, Action, PLAN_API_KEY, Point, Script};
 use support::{World, client, message, send, until_status};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
 
 /// Revocation must be in force within a second of the commit.
 const REVOKED_WITHIN: Duration = Duration::from_secs(1);
@@ -103,6 +105,37 @@ async fn refused(proxy: &support::Proxy, key: &str, status: u16, word: &str) {
         }
         assert!(began.elapsed() < support::within(), "not {word}: {body}");
     }
+}
+
+#[tokio::test]
+async fn a_key_that_is_revoked_while_its_body_arrives_is_refused() {
+    let mut world = World::create().await;
+    let proxy = world.start().await;
+    let key = world.tenant.mint("slow").await;
+    until_status(&proxy, key.expose(), 200).await;
+    let body = message("slowly", false).to_string();
+    let (first, rest) = body.split_at(body.len() / 2);
+    let address = proxy.url();
+    let mut stream = TcpStream::connect(address.strip_prefix("http://").unwrap())
+        .await
+        .unwrap();
+    let head = format!(
+        "POST /v1/messages HTTP/1.1\r\nhost: x\r\nx-api-key: {}\r\ncontent-length: {}\r\nconnection: close\r\n\r\n{first}",
+        key.expose(),
+        body.len()
+    );
+    stream.write_all(head.as_bytes()).await.unwrap();
+    while proxy.metric("spillway_body_bytes").await == Some(0.0) {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    world.tenant.delete_key("slow").await;
+    until_status(&proxy, key.expose(), 401).await;
+    let asked = world.fakes.plan.request_count();
+    stream.write_all(rest.as_bytes()).await.unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await.unwrap();
+    assert!(answer.starts_with("HTTP/1.1 401 "), "{answer}");
+    assert_eq!(world.fakes.plan.request_count(), asked);
 }
 
 #[tokio::test]
@@ -220,7 +253,11 @@ async fn no_key_and_no_credential_is_in_the_log_the_metrics_or_the_spool() {
         .text()
         .await
         .unwrap();
-    world.rows(2).await;
+    let answer = Script::text("a secret answer").fault(Point::Deltas(1), Action::CutInside);
+    world.fakes.bedrock.next(answer);
+    let cut = send(&proxy, key, &message("a secret prompt", true)).await;
+    assert!(cut.text().await.unwrap().contains("event: error"));
+    world.rows(3).await;
     let (_, metrics) = proxy.admin("/metrics").await.unwrap();
     let mut texts = vec![("log", proxy.log()), ("metrics", metrics)];
     for file in std::fs::read_dir(world.dir.path().join("spool")).unwrap() {
@@ -238,6 +275,9 @@ async fn no_key_and_no_credential_is_in_the_log_the_metrics_or_the_spool() {
         support::tenant::HASHER_SECRET,
         support::tenant::ENCRYPTION_KEY,
         "a secret prompt",
+        "a secret answer",
+        // Of a raw frame, which the answer is in, encoded.
+        ":event-type",
     ];
     for (place, text) in &texts {
         for secret in secrets {

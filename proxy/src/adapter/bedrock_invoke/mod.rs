@@ -7,7 +7,7 @@ mod request;
 
 use std::sync::Arc;
 
-use aws_sdk_bedrockruntime::error::{DisplayErrorContext, ProvideErrorMetadata, SdkError};
+use aws_sdk_bedrockruntime::error::{ProvideErrorMetadata, SdkError};
 use aws_sdk_bedrockruntime::operation::RequestId as _;
 use aws_sdk_bedrockruntime::primitives::event_stream::EventReceiver;
 use aws_sdk_bedrockruntime::types::ResponseStream;
@@ -26,6 +26,7 @@ pub use self::errors::is_in_anthropics_words;
 use self::request::TranslateError;
 use super::{
     Adapter, AdapterError, BrokenReply, Chunk, ChunkStream, HttpClients, Reply, answer_headers,
+    chain,
 };
 use crate::call::{BedrockCredential, Call};
 
@@ -239,7 +240,8 @@ where
     }
 }
 
-/// An SDK error's chain as text: the error itself holds a response that cannot be shared between threads.
-fn text_of(error: impl std::error::Error) -> Box<dyn std::error::Error + Send + Sync> {
-    DisplayErrorContext(error).to_string().into()
+/// An SDK error's chain as text: the error itself holds a response that cannot be shared between threads. Its `Debug` form
+/// holds raw frames, which are what the model said.
+fn text_of(error: impl std::error::Error + 'static) -> Box<dyn std::error::Error + Send + Sync> {
+    chain(&error).into()
 }
