@@ -45,7 +45,9 @@ async fn a_failing_plan_is_answered_by_bedrock_in_the_same_call() {
     world.fakes.plan.down().await;
     for stream in [false, true] {
         let response = send(&proxy, world.key.expose(), &message("hello", stream)).await;
-        assert_eq!(response.status(), 200, "{}", response.text().await.unwrap());
+        let status = response.status();
+        let body = response.text().await.unwrap();
+        assert_eq!(status, 200, "{body}");
     }
     let rows = world.rows(2).await;
     assert!(

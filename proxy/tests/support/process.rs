@@ -27,7 +27,10 @@ pub struct Settings<'a> {
 impl Proxy {
     /// Starts the binary; it may not be ready yet.
     pub fn spawn(settings: &Settings<'_>) -> Self {
-        let (port, admin_port) = (free_port(), free_port());
+        let port = free_port();
+        let admin_port = std::iter::repeat_with(free_port)
+            .find(|other| *other != port)
+            .unwrap();
         let log = settings.dir.join("proxy.log");
         let output = std::fs::File::options()
             .create(true)
