@@ -1,5 +1,9 @@
 //! The promises of the SQL, on a real PostgreSQL (`DATABASE_URL` names a server where databases may be made).
 
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+use std::time::Duration;
+
 use chrono::{DateTime, TimeDelta, Utc};
 use spillway_core::domain::models::{BedrockApi, ModelMapping, ModelPattern};
 use spillway_core::domain::money::MicroUsd;
@@ -315,15 +319,84 @@ async fn a_resource_made_anew_under_an_old_name_is_another_one(db: PgPool) {
     .await
     .unwrap();
     assert_ne!(anew.id, user_id);
+    let (kept, _, row) = access_keys::find(&mut connection, CLUSTER, "team-a", "laptop")
+        .await
+        .unwrap()
+        .unwrap();
+    assert_eq!(
+        (kept, row.user_id),
+        (key_id, anew.id),
+        "keys follow the name that they refer to"
+    );
     let again = access_keys::upsert(
         &mut connection,
-        &origin("laptop", "key-uid"),
+        &origin("laptop", "new-key-uid"),
         &key(anew.id),
         &[version(1)],
     )
     .await
     .unwrap();
     assert_ne!(again.id, key_id);
+}
+
+#[sqlx::test(migrations = "../migrations")]
+async fn refusals_are_stored_on_their_own(db: PgPool) {
+    let mut connection = db.acquire().await.unwrap();
+    let (pool_id, user_id, key_id) = tenant(&mut connection).await;
+    let ends = DateTime::from_timestamp(1_900_000_000, 0);
+    access_keys::restrict(&mut connection, key_id, true, ends)
+        .await
+        .unwrap();
+    users::suspend(&mut connection, user_id, true)
+        .await
+        .unwrap();
+    let found = access_keys::find(&mut connection, CLUSTER, "team-a", "laptop").await;
+    let wanted = AccessKeyRow {
+        disabled: true,
+        expires_at: ends,
+        ..key(user_id)
+    };
+    assert_eq!(found.unwrap().unwrap().2, wanted);
+    let found = users::find(&mut connection, CLUSTER, "team-a", "alice").await;
+    let wanted = UserRow {
+        suspended: true,
+        ..user(Some(pool_id))
+    };
+    assert_eq!(found.unwrap().unwrap().2, wanted);
+}
+
+#[sqlx::test(migrations = "../migrations")]
+async fn whoever_had_a_key_is_remembered(db: PgPool) {
+    let mut connection = db.acquire().await.unwrap();
+    let (_, user_id, _) = tenant(&mut connection).await;
+    let hash = version(1).key_hash;
+    let living = |holders: Vec<access_keys::Holder>| {
+        let mut living: Vec<_> = holders
+            .into_iter()
+            .map(|holder| (holder.uid, holder.is_living))
+            .collect();
+        living.sort();
+        living
+    };
+    let before = access_keys::holders(&mut connection, CLUSTER, &hash)
+        .await
+        .unwrap();
+    assert_eq!(living(before), [("key-uid".to_owned(), true)]);
+    access_keys::upsert(
+        &mut connection,
+        &origin("laptop", "new-uid"),
+        &key(user_id),
+        &[version(1)],
+    )
+    .await
+    .unwrap();
+    let after = access_keys::holders(&mut connection, CLUSTER, &hash)
+        .await
+        .unwrap();
+    assert_eq!(
+        living(after),
+        [("key-uid".to_owned(), false), ("new-uid".to_owned(), true)]
+    );
 }
 
 #[sqlx::test(migrations = "../migrations")]
@@ -384,6 +457,59 @@ async fn usage_of_a_key_that_is_gone_is_kept_without_it(db: PgPool) {
     assert_eq!((key, name.as_str()), (None, "laptop"));
     usage::reject(&db, &gone, "why").await.unwrap();
     usage::reject(&db, &gone, "why").await.unwrap();
+}
+
+#[sqlx::test(migrations = "../migrations")]
+async fn a_row_is_refused_for_what_is_in_it_and_for_nothing_else(db: PgPool) {
+    let records = [record(Uuid::new_v4(), Uuid::new_v4(), Utc::now())];
+    for (broken, mended, refused) in [
+        (
+            "ALTER TABLE token_usages ADD CONSTRAINT picky CHECK (input_tokens < 0)",
+            "ALTER TABLE token_usages DROP CONSTRAINT picky",
+            true,
+        ),
+        (
+            "ALTER TABLE token_usages RENAME TO moved",
+            "ALTER TABLE moved RENAME TO token_usages",
+            false,
+        ),
+        (
+            "ALTER TABLE token_usages RENAME model TO moved",
+            "ALTER TABLE token_usages RENAME moved TO model",
+            false,
+        ),
+    ] {
+        sqlx::raw_sql(broken).execute(&db).await.unwrap();
+        let error = usage::insert(&db, &records).await.unwrap_err();
+        assert_eq!(error.is_row_refused(), refused, "{error}");
+        assert!(!error.is_unavailable(), "{error}");
+        sqlx::raw_sql(mended).execute(&db).await.unwrap();
+    }
+    assert_eq!(usage::insert(&db, &records).await.unwrap(), 1);
+}
+
+#[sqlx::test(migrations = "../migrations")]
+async fn a_server_that_does_not_answer_in_time_is_hung_up_on(db: PgPool) {
+    let records = [record(Uuid::new_v4(), Uuid::new_v4(), Utc::now())];
+    let mut lock = db.begin().await.unwrap();
+    sqlx::raw_sql("LOCK TABLE token_usages")
+        .execute(&mut *lock)
+        .await
+        .unwrap();
+    let before = db.size();
+    let patience = Duration::from_millis(100);
+    let error = usage::insert_within(patience, &db, &records)
+        .await
+        .unwrap_err();
+    assert!(error.is_unavailable(), "{error}");
+    assert!(db.size() <= before, "its connection is gone");
+    lock.rollback().await.unwrap();
+    usage::insert(&db, &records).await.unwrap();
+    let stored: i64 = sqlx::query_scalar("SELECT count(*) FROM token_usages")
+        .fetch_one(&db)
+        .await
+        .unwrap();
+    assert_eq!(stored, 1);
 }
 
 #[sqlx::test(migrations = "../migrations")]

@@ -103,8 +103,10 @@ pub struct AccessKeySpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub existing_secret_ref: Option<SecretKeyRef>,
     /// When the key stops working (RFC 3339). Left out: never.
+    // Text, for an object that a stricter type cannot read would stop the watch of every object.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub expires_at: Option<Time>,
+    #[schemars(schema_with = "schema::expiry")]
+    pub expires_at: Option<String>,
     /// True refuses the key, within a second, until it is false again.
     #[serde(default)]
     pub disabled: bool,

@@ -21,6 +21,19 @@ pub(crate) fn object_name(_: &mut SchemaGenerator) -> Schema {
     })
 }
 
+/// A time at which something ends. The format alone also lets through what is no RFC 3339, and years beyond reckoning.
+pub(crate) fn expiry(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({
+        "type": "string",
+        "format": "date-time",
+        "maxLength": 64,
+        "x-kubernetes-validations": rule(
+            "self < timestamp('9999-12-30T00:00:00Z')",
+            "must be a time before 9999-12-30, such as 2030-01-31T00:00:00Z: leave it out for a key that never expires",
+        ),
+    })
+}
+
 /// A namespace (DNS-1123 label).
 pub(crate) fn namespace_name(_: &mut SchemaGenerator) -> Schema {
     json_schema!({

@@ -226,25 +226,55 @@ pub async fn soft_delete(
     Ok(ended > 0)
 }
 
-/// Whether a hash is in Postgres, living or ended, as which access key's: `(namespace, name)` of each.
+/// Stores when an access key is refused, and nothing else: what this resolves to is not waited for.
+pub async fn restrict(
+    connection: &mut PgConnection,
+    id: Uuid,
+    disabled: bool,
+    expires_at: Option<DateTime<Utc>>,
+) -> Result<()> {
+    sqlx::query!(
+        "UPDATE access_keys SET disabled = $2, expires_at = $3, updated_at = now() WHERE id = $1 AND deleted_at IS NULL",
+        id,
+        disabled,
+        expires_at,
+    )
+    .execute(connection)
+    .await
+    .map_err(RepositoryError::during("restrict an access key"))?;
+    Ok(())
+}
+
+/// An access key that has, or had, a key.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Holder {
+    /// The resource's namespace.
+    pub namespace: String,
+    /// Its name.
+    pub name: String,
+    /// Its uid.
+    pub uid: String,
+    /// Whether the key and the access key are living.
+    pub is_living: bool,
+}
+
+/// The access keys that have a hash in Postgres, ended ones included.
 pub async fn holders(
     connection: &mut PgConnection,
     cluster_id: &str,
     hash: &KeyHash,
-) -> Result<Vec<(String, String)>> {
-    let rows = sqlx::query!(
-        "SELECT DISTINCT k.namespace, k.name FROM access_key_versions v JOIN access_keys k ON k.id = v.access_key_id
-         WHERE k.cluster_id = $1 AND v.key_hash = $2",
+) -> Result<Vec<Holder>> {
+    sqlx::query_as!(
+        Holder,
+        r#"SELECT k.namespace, k.name, k.uid, bool_or(k.deleted_at IS NULL AND v.deleted_at IS NULL) AS "is_living!"
+           FROM access_key_versions v JOIN access_keys k ON k.id = v.access_key_id
+           WHERE k.cluster_id = $1 AND v.key_hash = $2 GROUP BY k.namespace, k.name, k.uid"#,
         cluster_id,
         hash.0.as_slice(),
     )
     .fetch_all(connection)
     .await
-    .map_err(RepositoryError::during("look a key hash up"))?;
-    Ok(rows
-        .into_iter()
-        .map(|row| (row.namespace, row.name))
-        .collect())
+    .map_err(RepositoryError::during("look a key hash up"))
 }
 
 /// Namespace and uid of every living row of a cluster.

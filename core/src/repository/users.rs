@@ -57,7 +57,7 @@ pub async fn find(
 }
 
 /// Stores a user, and writes only what differs. A living row of the same name and another uid belongs to a deleted
-/// resource: it ends with its keys.
+/// resource: it ends, and its keys follow the name that they refer to.
 pub async fn upsert(
     connection: &mut PgConnection,
     origin: &Origin,
@@ -70,18 +70,18 @@ pub async fn upsert(
         uid,
     } = origin;
     let stored = find(connection, cluster_id, namespace, name).await?;
-    let id = match stored {
+    let (id, replaced) = match stored {
         Some((id, stored_uid, stored)) if stored_uid == *uid => {
             if stored == *user {
                 return Ok(Upserted { id, changed: false });
             }
-            id
+            (id, None)
         }
-        Some((_, stored_uid, _)) => {
-            soft_delete(connection, cluster_id, &stored_uid).await?;
-            Uuid::new_v4()
+        Some((replaced, _, _)) => {
+            end(connection, replaced).await?;
+            (Uuid::new_v4(), Some(replaced))
         }
-        None => Uuid::new_v4(),
+        None => (Uuid::new_v4(), None),
     };
     sqlx::query!(
         "INSERT INTO users (id, cluster_id, namespace, name, uid, email, display_name, pool_id, suspended, allowed_models, plan_key_id, bedrock_key_id)
@@ -106,6 +106,16 @@ pub async fn upsert(
     .execute(&mut *connection)
     .await
     .map_err(RepositoryError::during("store a user"))?;
+    if let Some(replaced) = replaced {
+        sqlx::query!(
+            "UPDATE access_keys SET user_id = $2, updated_at = now() WHERE user_id = $1 AND deleted_at IS NULL",
+            replaced,
+            id,
+        )
+        .execute(&mut *connection)
+        .await
+        .map_err(RepositoryError::during("hand keys to the new user"))?;
+    }
     // Key hashes are unique among a pool's living: versions follow their user.
     sqlx::query!(
         "UPDATE access_key_versions v SET pool_id = $2, updated_at = now() FROM access_keys k
@@ -154,6 +164,31 @@ pub async fn key_count(connection: &mut PgConnection, user_id: Uuid) -> Result<i
     .fetch_one(connection)
     .await
     .map_err(RepositoryError::during("count a user's keys"))
+}
+
+/// Stores whether a user's keys are refused, and nothing else: what the user refers to is not waited for.
+pub async fn suspend(connection: &mut PgConnection, id: Uuid, suspended: bool) -> Result<()> {
+    sqlx::query!(
+        "UPDATE users SET suspended = $2, updated_at = now() WHERE id = $1 AND deleted_at IS NULL",
+        id,
+        suspended,
+    )
+    .execute(connection)
+    .await
+    .map_err(RepositoryError::during("suspend a user"))?;
+    Ok(())
+}
+
+/// Ends the row of a user and leaves its keys.
+async fn end(connection: &mut PgConnection, id: Uuid) -> Result<()> {
+    sqlx::query!(
+        "UPDATE users SET deleted_at = now(), updated_at = now() WHERE id = $1",
+        id
+    )
+    .execute(connection)
+    .await
+    .map_err(RepositoryError::during("end a user"))?;
+    Ok(())
 }
 
 /// Namespace and uid of every living row of a cluster.

@@ -137,7 +137,7 @@ mod tests {
         assert_eq!(
             judge(
                 "AccessKey",
-                &json!({ "userRef": { "name": "alice" }, "secretName": "x" })
+                &json!({ "userRef": { "name": "alice" }, "secretName": "x", "expiresAt": "2030-01-31T00:00:00.5+02:00" })
             ),
             [""; 0]
         );
@@ -228,6 +228,11 @@ mod tests {
                 "AccessKey",
                 json!({ "userRef": { "name": "a" }, "secretName": "x", "expiresAt": "tomorrow" }),
                 "spec.expiresAt: must be a time such as 2030-01-31T00:00:00Z",
+            ),
+            (
+                "AccessKey",
+                json!({ "userRef": { "name": "a" }, "secretName": "x", "expiresAt": "9999-12-30T00:00:00Z" }),
+                "spec.expiresAt: must be a time before 9999-12-30, such as 2030-01-31T00:00:00Z",
             ),
             (
                 "BedrockCredential",

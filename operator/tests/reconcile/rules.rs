@@ -89,6 +89,18 @@ async fn what_cannot_be_meant_is_refused_with_the_fix() {
         (
             "AccessKey",
             "k",
+            json!({ "userRef": { "name": "u" }, "secretName": "s", "expiresAt": "9999-12-31T23:59:59Z" }),
+            "must be a time before 9999-12-30",
+        ),
+        (
+            "AccessKey",
+            "k",
+            json!({ "userRef": { "name": "u" }, "secretName": "s", "expiresAt": "2030-01-01T00:00:00x5Z" }),
+            "must be a time before 9999-12-30",
+        ),
+        (
+            "AccessKey",
+            "k",
             json!({ "userRef": { "name": "u" }, "secretName": "s", "existingSecretRef": { "name": "s", "key": "k" } }),
             "set exactly one of secretName",
         ),

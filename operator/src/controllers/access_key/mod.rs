@@ -8,6 +8,7 @@ pub mod status;
 pub mod versions;
 
 use kube::ResourceExt;
+use spillway_core::repository::access_keys;
 use spillway_crds::{AccessKey, AccessKeyStatus};
 
 use self::plan::Step;
@@ -21,6 +22,7 @@ pub async fn reconcile(
     key: &AccessKey,
 ) -> Result<Outcome<AccessKeyStatus>, ReconcileError> {
     let mut notices = Vec::new();
+    restrict(env, key).await?;
     for _ in 0..MAX_STEPS {
         let observed = observe::observe(env, key).await?;
         let mut plan = plan::plan(&observed, key, env.now);
@@ -31,6 +33,10 @@ pub async fn reconcile(
             }
             Some(Step::Mend(secret)) => {
                 env.world.replace_secret(secret).await?;
+                continue;
+            }
+            Some(Step::Renew(secret, revoked)) => {
+                notices.extend(apply::renew(env, &observed, secret, revoked).await?);
                 continue;
             }
             Some(Step::Store(store)) if apply::store(env.rows, key, store).await? => continue,
@@ -44,6 +50,26 @@ pub async fn reconcile(
     Err(ReconcileError::Unsettled)
 }
 
+/// Refusals wait for nothing: not for the Secret, not for what the key refers to, not for a key that is in use elsewhere.
+async fn restrict(env: &Env<'_>, key: &AccessKey) -> Result<(), ReconcileError> {
+    let mut reader = env.rows.reader().await?;
+    let namespace = key.namespace().unwrap_or_default();
+    let stored = access_keys::find(
+        &mut reader,
+        env.rows.cluster_id(),
+        &namespace,
+        &key.name_any(),
+    )
+    .await?;
+    let Some((id, uid, row)) = stored else {
+        return Ok(());
+    };
+    match plan::restriction(key, &uid, &row) {
+        Some(restriction) => apply::restrict(env.rows, id, restriction).await,
+        None => Ok(()),
+    }
+}
+
 /// Ends the rows of a deleted key. The Secret goes with its owner.
 pub async fn release(rows: &Rows, key: &AccessKey) -> Result<(), ReconcileError> {
     apply::release(rows, &key.uid().unwrap_or_default()).await
@@ -54,7 +80,7 @@ fn in_use(key: &AccessKey) -> Problem {
     let (field, secret) = plan::secret_field(key);
     let namespace = key.namespace().unwrap_or_default();
     Problem::key(
-        "KeyInUse",
+        status::KEY_IN_USE,
         format!(
             "{field}: the key in Secret {namespace}/{secret} already is another AccessKey's of the same pool: bring a different one"
         ),

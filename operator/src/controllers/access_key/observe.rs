@@ -12,7 +12,7 @@ use super::super::conditions::Problem;
 use super::super::error::ReconcileError;
 use super::super::outcome::Env;
 use super::super::references::{self, pool_of, secret_entry};
-use super::plan::{KeyObserved, Observed, Stored, UserObserved, secret_field};
+use super::plan::{Claim, KeyObserved, Observed, Stored, UserObserved, claim, secret_field};
 use crate::resources::key_secret::{ACCESS_KEY, KeySecretOwner, mended};
 
 pub(super) async fn observe(env: &Env<'_>, key: &AccessKey) -> Result<Observed, ReconcileError> {
@@ -39,7 +39,8 @@ pub(super) async fn observe(env: &Env<'_>, key: &AccessKey) -> Result<Observed, 
                 owner: env.world.owner_of(key),
             };
             let secret = env.world.secret(&namespace, name).await?;
-            let observed = own_secret(env, secret, &owner, base_url.as_deref()).await?;
+            let uid = key.uid().unwrap_or_default();
+            let observed = own_secret(env, secret, &owner, &uid, base_url.as_deref()).await?;
             (Some(owner), observed)
         }
         (None, Some(reference)) => {
@@ -128,6 +129,7 @@ async fn own_secret(
     env: &Env<'_>,
     secret: Option<Secret>,
     owner: &KeySecretOwner,
+    uid: &str,
     base_url: Option<&str>,
 ) -> Result<KeyObserved, ReconcileError> {
     let Some(secret) = secret else {
@@ -167,10 +169,21 @@ async fn own_secret(
     };
     let hashes: Vec<_> = env.rows.hasher.hashes(token.expose()).collect();
     let mut reader = env.rows.reader().await?;
+    let mut holders = Vec::new();
     for hash in &hashes {
-        let holders = access_keys::holders(&mut reader, env.rows.cluster_id(), hash).await?;
-        let own = (owner.namespace.clone(), owner.access_key.clone());
-        if !holders.is_empty() && !holders.contains(&own) {
+        holders.extend(access_keys::holders(&mut reader, env.rows.cluster_id(), hash).await?);
+    }
+    let (hash, hasher_id) = env.rows.hasher.hash(token.expose());
+    let key_id = token
+        .id()
+        .map_or_else(|| hash.brought_key_id(), str::to_owned);
+    match claim(&holders, &owner.namespace, &owner.access_key, uid) {
+        Claim::Own => {}
+        Claim::Revoked => {
+            let secret = Box::new(secret);
+            return Ok(KeyObserved::Revoked { key_id, secret });
+        }
+        Claim::OfAnother => {
             return Ok(KeyObserved::Unusable(Problem::key(
                 "KeyOfAnother",
                 format!(
@@ -182,10 +195,6 @@ async fn own_secret(
     let mend = base_url
         .map(|url| mended(&secret, owner, &token, url))
         .filter(|wanted| *wanted != secret);
-    let (hash, hasher_id) = env.rows.hasher.hash(token.expose());
-    let key_id = token
-        .id()
-        .map_or_else(|| hash.brought_key_id(), str::to_owned);
     Ok(KeyObserved::Present {
         key_id,
         hash,

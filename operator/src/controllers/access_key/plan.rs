@@ -3,16 +3,15 @@
 //! Restrictions take effect at once: `disabled`, `expiresAt`. What cannot be resolved never cuts off a key that is being
 //! served, and never starts serving one otherwise than specified.
 
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, SubsecRound, Utc};
 use k8s_openapi::api::core::v1::Secret;
 use kube::ResourceExt;
-use spillway_core::repository::access_keys::{AccessKeyRow, Version};
+use spillway_core::repository::access_keys::{AccessKeyRow, Holder, Version};
 use spillway_core::security::hasher::KeyHash;
 use spillway_crds::AccessKey;
 use uuid::Uuid;
 
 use super::super::conditions::Problem;
-use super::super::outcome::to_chrono;
 use super::super::references::check_models;
 use super::observe::user_id;
 use super::versions::{self, Current};
@@ -41,6 +40,13 @@ pub enum KeyObserved {
     Absent,
     /// There is one that cannot be used.
     Unusable(Problem),
+    /// It holds a key that ended when its `AccessKey` was deleted.
+    Revoked {
+        /// The public part.
+        key_id: String,
+        /// The Secret as it is.
+        secret: Box<Secret>,
+    },
     /// It holds a key.
     Present {
         /// The public part.
@@ -89,6 +95,8 @@ pub struct Observed {
 pub enum Step {
     /// Make a Secret with a new key. With the public part of the version whose Secret was lost, if there was one.
     Mint(Option<String>),
+    /// Put a new key into this Secret, which holds one that is revoked. With that one's public part.
+    Renew(Box<Secret>, String),
     /// Write the Secret.
     Mend(Box<Secret>),
     /// Write the rows.
@@ -118,6 +126,71 @@ pub fn secret_field(key: &AccessKey) -> (&'static str, &str) {
     match (&key.spec.secret_name, &key.spec.existing_secret_ref) {
         (None, Some(reference)) => ("spec.existingSecretRef", &reference.name),
         (name, _) => ("spec.secretName", name.as_deref().unwrap_or_default()),
+    }
+}
+
+/// When a key is refused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Restriction {
+    /// `disabled`.
+    pub disabled: bool,
+    /// `expiresAt`.
+    pub expires_at: Option<DateTime<Utc>>,
+}
+
+/// What `key` says of its refusal, where its own row says something else. What cannot be read changes nothing.
+pub fn restriction(key: &AccessKey, uid: &str, row: &AccessKeyRow) -> Option<Restriction> {
+    let wanted = Restriction {
+        disabled: key.spec.disabled,
+        expires_at: expiry(key).unwrap_or(row.expires_at),
+    };
+    let stored = Restriction {
+        disabled: row.disabled,
+        expires_at: row.expires_at,
+    };
+    (key.metadata.uid.as_deref() == Some(uid) && wanted != stored).then_some(wanted)
+}
+
+/// When `key` ends.
+pub fn expiry(key: &AccessKey) -> Result<Option<DateTime<Utc>>, Problem> {
+    let Some(text) = &key.spec.expires_at else {
+        return Ok(None);
+    };
+    // Postgres keeps microseconds.
+    match DateTime::parse_from_rfc3339(text) {
+        Ok(at) => Ok(Some(at.to_utc().trunc_subsecs(6))),
+        Err(_) => Err(Problem::accepted(
+            "ExpiresAtInvalid",
+            "spec.expiresAt is no time: write it as 2030-01-31T00:00:00Z, or leave it out",
+        )),
+    }
+}
+
+/// Whose a key is that was found in the Secret of an `AccessKey`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Claim {
+    /// The `AccessKey` may have it.
+    Own,
+    /// It ended with a former `AccessKey` of the same name.
+    Revoked,
+    /// It is, or was, another's.
+    OfAnother,
+}
+
+/// Judges by whoever has the key in Postgres. Nobody, or a living row of the same name: after a restore the key goes on.
+pub fn claim(holders: &[Holder], namespace: &str, name: &str, uid: &str) -> Claim {
+    let mut same = holders
+        .iter()
+        .filter(|holder| holder.namespace == namespace && holder.name == name)
+        .peekable();
+    if holders.is_empty() {
+        Claim::Own
+    } else if same.peek().is_none() {
+        Claim::OfAnother
+    } else if same.any(|holder| holder.is_living || holder.uid == uid) {
+        Claim::Own
+    } else {
+        Claim::Revoked
     }
 }
 
@@ -161,6 +234,20 @@ pub fn plan(observed: &Observed, key: &AccessKey, now: DateTime<Utc>) -> Plan {
             problems.push(problem.clone());
             restrict(own, row)
         }
+        KeyObserved::Revoked { key_id, secret } if may_begin && problems.is_empty() => {
+            Some(Step::Renew(secret.clone(), key_id.clone()))
+        }
+        KeyObserved::Revoked { key_id, .. } => {
+            let (field, secret) = secret_field(key);
+            problems.push(Problem::key(
+                "KeyRevoked",
+                format!(
+                    "{field}: Secret {secret} holds key {key_id}, which ended when its AccessKey was deleted: a new key is made \
+                     when what the key refers to is ready"
+                ),
+            ));
+            restrict(own, row)
+        }
         KeyObserved::Present {
             mend: Some(secret), ..
         } if may_begin || own.is_some() => Some(Step::Mend(secret.clone())),
@@ -199,13 +286,7 @@ pub fn plan(observed: &Observed, key: &AccessKey, now: DateTime<Utc>) -> Plan {
             }
         }
     };
-    if key
-        .spec
-        .expires_at
-        .as_ref()
-        .and_then(to_chrono)
-        .is_some_and(|at| at <= now)
-    {
+    if expiry(key).ok().flatten().is_some_and(|at| at <= now) {
         problems.push(Problem::key("Expired", "spec.expiresAt has passed: the key is refused until it is set to a later time or left out"));
     }
     Plan { step, problems }
@@ -245,9 +326,10 @@ fn settings(
     let bedrock_key_id = match &observed.credential {
         None => None,
         Some(Ok(id)) => Some(*id),
+        // Never a wider credential than the one that is named.
         Some(Err(problem)) => {
             problems.push(problem.clone());
-            None
+            former.and_then(|row| row.bedrock_key_id)
         }
     };
     let allowed_models = match check_models("spec.allowedModels", &spec.allowed_models) {
@@ -259,7 +341,10 @@ fn settings(
                 .unwrap_or_default()
         }
     };
-    let expires_at = spec.expires_at.as_ref().and_then(to_chrono);
+    let expires_at = expiry(key).unwrap_or_else(|problem| {
+        problems.push(problem);
+        former.and_then(|row| row.expires_at)
+    });
     AccessKeyRow {
         user_id,
         disabled: spec.disabled,
@@ -279,3 +364,6 @@ fn restrict(own: Option<&Stored>, row: Option<AccessKeyRow>) -> Option<Step> {
         })
     })
 }
+
+#[cfg(test)]
+mod tests;

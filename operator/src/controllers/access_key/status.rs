@@ -7,9 +7,14 @@ use spillway_core::repository::access_keys::Version;
 use spillway_crds::{AccessKey, AccessKeyStatus, AccessKeyVersion, VersionState};
 
 use super::super::conditions::{ACCEPTED, KEY_READY, REFERENCES_RESOLVED, ReadyAs, judge};
-use super::super::outcome::{Outcome, to_chrono, to_kubernetes};
-use super::plan::{KeyObserved, Observed, Plan, UserObserved, secret_field};
+use super::super::outcome::{Outcome, to_kubernetes};
+use super::plan::{KeyObserved, Observed, Plan, UserObserved, expiry, secret_field};
 use super::versions::next_end;
+
+/// Another `AccessKey` of the pool has the same key.
+pub const KEY_IN_USE: &str = "KeyInUse";
+/// Nothing tells when the other one lets it go.
+const IN_USE_RETRY: Duration = Duration::from_secs(15);
 
 /// What a reconciliation came to. `status.usage` is left out: it is written on its own.
 pub fn outcome(
@@ -27,13 +32,16 @@ pub fn outcome(
         .unwrap_or_default();
     let current = versions.iter().find(|version| version.expires_at.is_none());
     let has_secret = !matches!(observed.key, KeyObserved::Absent);
-    let ends = key
-        .spec
-        .expires_at
-        .as_ref()
-        .and_then(to_chrono)
-        .filter(|at| *at > now);
+    let ends = expiry(key).ok().flatten().filter(|at| *at > now);
     let again = ends.into_iter().chain(next_end(versions, now)).min();
+    // A moment later, so that the time has come when it is looked at.
+    let at_end = again
+        .and_then(|at| (at - now).to_std().ok())
+        .map(|wait| wait + Duration::from_secs(1));
+    let is_in_use = plan
+        .problems
+        .iter()
+        .any(|problem| problem.reason == KEY_IN_USE);
     Outcome {
         status: AccessKeyStatus {
             key_id: current
@@ -53,10 +61,10 @@ pub fn outcome(
         ),
         problems: plan.problems.clone(),
         notices: Vec::new(),
-        // A moment later, so that the time has come when it is looked at.
-        again_in: again
-            .and_then(|at| (at - now).to_std().ok())
-            .map(|wait| wait + Duration::from_secs(1)),
+        again_in: at_end
+            .into_iter()
+            .chain(is_in_use.then_some(IN_USE_RETRY))
+            .min(),
     }
 }
 

@@ -3,6 +3,7 @@
 use spillway_core::repository::leadership::commit;
 use spillway_core::repository::{plan_keys as plan_key_rows, users};
 use spillway_crds::ProxyUser;
+use uuid::Uuid;
 
 use super::super::error::ReconcileError;
 use super::super::outcome::Rows;
@@ -33,6 +34,13 @@ pub(super) async fn store(
     if former.is_some() && former != row.plan_key_id {
         plan_key_rows::prune(&mut transaction, rows.cluster_id()).await?;
     }
+    Ok(commit(transaction).await?)
+}
+
+/// Stores whether the user's keys are refused, on its own.
+pub(super) async fn suspend(rows: &Rows, id: Uuid, suspended: bool) -> Result<(), ReconcileError> {
+    let mut transaction = rows.begin().await?;
+    users::suspend(&mut transaction, id, suspended).await?;
     Ok(commit(transaction).await?)
 }
 

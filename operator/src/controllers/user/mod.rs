@@ -19,6 +19,7 @@ pub async fn reconcile(
     env: &Env<'_>,
     user: &ProxyUser,
 ) -> Result<Outcome<ProxyUserStatus>, ReconcileError> {
+    restrict(env, user).await?;
     for _ in 0..MAX_STEPS {
         let observed = observe(env, user).await?;
         let plan = plan::plan(&observed, user);
@@ -28,6 +29,26 @@ pub async fn reconcile(
         }
     }
     Err(ReconcileError::Unsettled)
+}
+
+/// A suspension waits for nothing: not for the Plan key, not for the pool.
+async fn restrict(env: &Env<'_>, user: &ProxyUser) -> Result<(), ReconcileError> {
+    let mut reader = env.rows.reader().await?;
+    let namespace = user.namespace().unwrap_or_default();
+    let stored = users::find(
+        &mut reader,
+        env.rows.cluster_id(),
+        &namespace,
+        &user.name_any(),
+    )
+    .await?;
+    let Some((id, uid, row)) = stored else {
+        return Ok(());
+    };
+    match plan::restriction(user, &uid, &row) {
+        Some(suspended) => apply::suspend(env.rows, id, suspended).await,
+        None => Ok(()),
+    }
 }
 
 /// Ends the row of a deleted user with those of its keys.
@@ -89,7 +110,8 @@ async fn observe_pool(
     namespace: &str,
 ) -> Result<PoolObserved, ReconcileError> {
     let name = pool_of(user.spec.pool_ref.as_ref(), namespace, env.rules);
-    let Some(pool) = env.world.pool(&name.namespace, &name.name).await? else {
+    let pool = env.world.pool(&name.namespace, &name.name).await?;
+    let Some(pool) = pool.filter(|pool| pool.metadata.deletion_timestamp.is_none()) else {
         return Ok(PoolObserved::Missing(name));
     };
     let labels = env.world.namespace_labels(namespace).await?;

@@ -58,6 +58,12 @@ pub struct Store {
     pub plan_key: bool,
 }
 
+/// What `user` says of its suspension, where its own row says something else.
+pub fn restriction(user: &ProxyUser, uid: &str, row: &UserRow) -> Option<bool> {
+    let wanted = user.spec.suspended;
+    (user.metadata.uid.as_deref() == Some(uid) && wanted != row.suspended).then_some(wanted)
+}
+
 /// Decides what is to be done.
 pub fn plan(observed: &Observed, user: &ProxyUser) -> Plan {
     let spec = &user.spec;
@@ -92,9 +98,10 @@ pub fn plan(observed: &Observed, user: &ProxyUser) -> Plan {
     let bedrock_key_id = match &observed.credential {
         None => None,
         Some(Ok(id)) => Some(*id),
+        // Never a wider credential than the one that is named.
         Some(Err(problem)) => {
             problems.push(problem.clone());
-            None
+            former.and_then(|row| row.bedrock_key_id)
         }
     };
     let row = UserRow {
@@ -249,6 +256,28 @@ mod tests {
             "a pool that is being mended keeps its users"
         );
         assert_eq!(plan.problems.len(), 3);
+    }
+
+    #[test]
+    fn a_suspension_is_told_from_the_own_row_alone() {
+        let former = row(&json!({}));
+        let suspended = user(&json!({ "suspended": true }));
+        assert_eq!(restriction(&suspended, "u1", &former), Some(true));
+        assert_eq!(restriction(&suspended, "u0", &former), None);
+        assert_eq!(restriction(&user(&json!({})), "u1", &former), None);
+    }
+
+    #[test]
+    fn a_broken_credential_reference_leads_to_no_wider_credential() {
+        let former = UserRow {
+            bedrock_key_id: Some(Uuid::from_u128(5)),
+            ..row(&json!({}))
+        };
+        let mut broken = observed(PoolObserved::Open(POOL), Some(former));
+        broken.credential = Some(Err(Problem::reference("CredentialNotFound", "create it")));
+        let plan = plan(&broken, &user(&json!({})));
+        assert_eq!(plan.store, None, "the former reference stays");
+        assert_eq!(plan.problems[0].reason, "CredentialNotFound");
     }
 
     #[test]
