@@ -2,16 +2,16 @@
 //! to be.
 
 use k8s_openapi::api::apps::v1::Deployment;
-use k8s_openapi::api::core::v1::{Service, ServiceAccount};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::api::{Patch, PatchParams};
 use kube::core::NamespaceResourceScope;
 use kube::{Api, Resource, ResourceExt};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use spillway_crds::ProxyPool;
+use spillway_crds::{GROUP, ProxyPool};
 
 use super::error::ReconcileError;
-use super::world::{ProxyState, WorldError};
+use super::world::{OBJECT_CONFLICT, ProxyState, WorldError};
 use crate::context::Context;
 use crate::database::Session;
 use crate::events::CONTROLLER;
@@ -36,14 +36,57 @@ pub(super) async fn ensure(
         hasher: &masters.hasher,
         encryption: masters.encryption.as_ref(),
     };
-    applied::<ServiceAccount>(context, &namespace, &service_account(pool)).await?;
-    applied::<Service>(context, &namespace, &service(pool)).await?;
-    let live = applied::<Deployment>(context, &namespace, &deployment(pool, &inputs)).await?;
-    Ok(state(&live))
+    let identity = service_account(pool);
+    if let Applied::Foreign(conflict) = applied(context, pool, &identity).await? {
+        return Ok(conflict);
+    }
+    if let Applied::Foreign(conflict) = applied(context, pool, &service(pool)).await? {
+        return Ok(conflict);
+    }
+    Ok(
+        match applied(context, pool, &deployment(pool, &inputs)).await? {
+            Applied::Own(live) => state(&live),
+            Applied::Foreign(conflict) => conflict,
+        },
+    )
 }
 
-/// Applies `wanted` unless the API server already has it, and gives the object as it is.
-async fn applied<K>(context: &Context, namespace: &str, wanted: &K) -> Result<K, WorldError>
+/// What there is of an object.
+enum Applied<K> {
+    /// It is as it is to be.
+    Own(K),
+    /// It is not the pool's, and was left alone.
+    Foreign(ProxyState),
+}
+
+/// Whether an object is this pool's. A restored one names the former pool's uid.
+fn is_own(object: &ObjectMeta, pool: &ProxyPool) -> bool {
+    let owners = object.owner_references.as_deref().unwrap_or_default();
+    owners.iter().any(|owner| {
+        Some(&owner.uid) == pool.metadata.uid.as_ref()
+            || (owner.kind == ProxyPool::kind(&())
+                && owner.api_version.split('/').next() == Some(GROUP)
+                && Some(&owner.name) == pool.metadata.name.as_ref())
+    })
+}
+
+fn conflict(place: &str) -> ProxyState {
+    let message = format!(
+        "{place} is there and is not this pool's (no ownerReference names it), so it is left alone: delete it, or make the pool \
+         under another name"
+    );
+    ProxyState {
+        unavailable: Some((OBJECT_CONFLICT, message)),
+        ..ProxyState::default()
+    }
+}
+
+/// Applies `wanted` unless the API server already has it, and gives the object as it is. What is not the pool's is left alone.
+async fn applied<K>(
+    context: &Context,
+    pool: &ProxyPool,
+    wanted: &K,
+) -> Result<Applied<K>, WorldError>
 where
     K: Resource<Scope = NamespaceResourceScope, DynamicType = ()>
         + Clone
@@ -51,7 +94,8 @@ where
         + Serialize
         + std::fmt::Debug,
 {
-    let api: Api<K> = Api::namespaced(context.client.clone(), namespace);
+    let namespace = pool.namespace().unwrap_or_default();
+    let api: Api<K> = Api::namespaced(context.client.clone(), &namespace);
     let name = wanted.name_any();
     let kind = K::kind(&());
     let failed = |verb: &str| format!("{verb} {kind} {namespace}/{name}");
@@ -62,10 +106,15 @@ where
         .await
         .map_err(|source| WorldError::new(failed("read"), source))?;
     if let Some(live) = live {
+        if !is_own(live.meta(), pool) {
+            return Ok(Applied::Foreign(conflict(&format!(
+                "{kind} {namespace}/{name}"
+            ))));
+        }
         let seen = serde_json::to_value(&live)
             .map_err(|source| WorldError::new(failed("compare"), source))?;
         if is_in(&manifest, &seen) {
-            return Ok(live);
+            return Ok(Applied::Own(live));
         }
     }
     manifest["apiVersion"] = K::api_version(&()).into();
@@ -73,6 +122,7 @@ where
     let parameters = PatchParams::apply(CONTROLLER).force();
     api.patch(&name, &parameters, &Patch::Apply(&manifest))
         .await
+        .map(Applied::Own)
         .map_err(|source| WorldError::new(failed("apply"), source))
 }
 
@@ -156,6 +206,22 @@ mod tests {
                 .0,
             "ScaledToZero"
         );
+    }
+
+    #[test]
+    fn only_what_names_the_pool_as_its_owner_is_the_pools() {
+        let pool = crate::resources::test::pool(&json!({}));
+        let mut metadata = service(&pool).metadata;
+        assert!(is_own(&metadata, &pool));
+        metadata.owner_references.as_mut().unwrap()[0].uid = "of-the-former-pool".into();
+        assert!(is_own(&metadata, &pool), "a restored object");
+        metadata.owner_references.as_mut().unwrap()[0].name = "another".into();
+        assert!(!is_own(&metadata, &pool));
+        metadata.owner_references = None;
+        assert!(!is_own(&metadata, &pool), "whatever its labels say");
+        let (reason, message) = conflict("Service a/b").unavailable.unwrap();
+        assert_eq!(reason, OBJECT_CONFLICT);
+        assert!(message.starts_with("Service a/b is there") && message.contains("delete it"));
     }
 
     #[test]

@@ -53,6 +53,9 @@ pub enum Written {
     Conflict,
 }
 
+/// Why proxies are not run: something of the same name is there that is not the pool's.
+pub const OBJECT_CONFLICT: &str = "ObjectConflict";
+
 /// What a pool's proxies are like.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct ProxyState {

@@ -1,13 +1,18 @@
 //! The status of a `ProxyPool`.
 
+use std::time::Duration;
+
 use kube::ResourceExt;
 use spillway_crds::{ProxyPool, ProxyPoolStatus};
 
 use super::super::conditions::{ACCEPTED, AVAILABLE, Problem, REFERENCES_RESOLVED, ReadyAs, judge};
 use super::super::outcome::Outcome;
-use super::super::world::ProxyState;
+use super::super::world::{OBJECT_CONFLICT, ProxyState};
 use super::plan::Plan;
 use crate::resources::selector_text;
+
+/// Objects of others are not watched.
+const CONFLICT_RETRY: Duration = Duration::from_secs(15);
 
 /// What a reconciliation came to. `proxies` is none where no proxies are run for the pool.
 pub fn outcome(
@@ -24,6 +29,9 @@ pub fn outcome(
             message,
         });
     }
+    let is_in_the_way = problems
+        .iter()
+        .any(|problem| problem.reason == OBJECT_CONFLICT);
     let types: &[&'static str] = if proxies.is_some() {
         &[ACCEPTED, REFERENCES_RESOLVED, AVAILABLE]
     } else {
@@ -44,6 +52,6 @@ pub fn outcome(
         judgements: judge(types, &problems, &ready),
         problems,
         notices: Vec::new(),
-        again_in: None,
+        again_in: is_in_the_way.then_some(CONFLICT_RETRY),
     }
 }
