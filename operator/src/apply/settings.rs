@@ -77,6 +77,8 @@ impl ApplySettings {
                 name: self.pool.clone(),
             },
             allowed_upstreams: self.allowed_upstreams.clone(),
+            // Its Secrets are the file's.
+            database_secrets: BTreeSet::new(),
         }
     }
 }

@@ -77,15 +77,27 @@ pub struct Rules {
     pub default_pool: PoolName,
     /// Where keys and credentials may be sent.
     pub allowed_upstreams: AllowedUpstreams,
+    /// Names, in the namespaces of pools, of the Secrets with the proxies' database URLs.
+    pub database_secrets: BTreeSet<String>,
 }
 
 impl Rules {
     /// The rules of an operator with these settings.
     pub fn of(settings: &Settings) -> Self {
+        let proxy = &settings.proxy;
+        let databases = [
+            Some(&proxy.database_secret),
+            proxy.database_listen_secret.as_ref(),
+        ];
         Self {
             pool_namespaces: settings.pool_namespaces.clone(),
             default_pool: settings.default_pool.clone(),
-            allowed_upstreams: settings.proxy.allowed_upstreams.clone(),
+            allowed_upstreams: proxy.allowed_upstreams.clone(),
+            database_secrets: databases
+                .into_iter()
+                .flatten()
+                .map(|secret| secret.name.clone())
+                .collect(),
         }
     }
 }

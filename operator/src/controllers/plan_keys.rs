@@ -12,7 +12,7 @@ use uuid::Uuid;
 use super::conditions::Problem;
 use super::error::ReconcileError;
 use super::outcome::{Env, Rows};
-use super::references::secret_entry;
+use super::references::{check_secret, secret_entry};
 
 /// A reference to a Plan key, and what there is of it.
 #[derive(Debug, Clone)]
@@ -50,7 +50,10 @@ pub async fn observe(
     field: &str,
 ) -> Result<PlanKeyObserved, ReconcileError> {
     let secret = env.world.secret(namespace, &reference.name).await?;
-    let value = read(secret.as_ref(), field, namespace, reference);
+    let value = match check_secret(secret.as_ref(), field, env.rules) {
+        Some(problem) => Err(problem),
+        None => read(secret.as_ref(), field, namespace, reference),
+    };
     let mut reader = env.rows.reader().await?;
     let row = plan_keys::find(
         &mut reader,

@@ -10,13 +10,15 @@ use secrecy::SecretString;
 use spillway_core::domain::models::ModelPatterns;
 use spillway_core::domain::upstream::AllowedUpstreams;
 use spillway_core::repository::{RepositoryError, bedrock_keys};
-use spillway_crds::{From, PoolRef, ProxyPool};
+use spillway_crds::{ACCESS_KEY_ANNOTATION, From, PoolRef, ProxyPool};
 use url::Url;
 use uuid::Uuid;
 
 use super::conditions::Problem;
 use super::error::ReconcileError;
 use super::outcome::{Env, Rules};
+use crate::master_secrets::PURPOSE_ANNOTATION;
+use crate::resources::{MANAGED_BY, MANAGED_BY_LABEL};
 use crate::settings::PoolName;
 
 /// The entry `key` of a Secret that `field` names, as text.
@@ -67,6 +69,31 @@ fn keys_of(secret: &Secret, wanted: &str) -> String {
     } else {
         format!("add it, or name one of {}", keys.join(", "))
     }
+}
+
+/// Refuses a Secret of Spillway's own: who may name a Secret would otherwise have the operator send it to an upstream of
+/// their choice.
+pub fn check_secret(secret: Option<&Secret>, field: &str, rules: &Rules) -> Option<Problem> {
+    let secret = secret?;
+    let (namespace, name) = (secret.namespace().unwrap_or_default(), secret.name_any());
+    let is_marked = [PURPOSE_ANNOTATION, ACCESS_KEY_ANNOTATION]
+        .iter()
+        .any(|mark| secret.annotations().contains_key(*mark));
+    let is_made = secret
+        .labels()
+        .get(MANAGED_BY_LABEL)
+        .is_some_and(|maker| maker == MANAGED_BY);
+    let is_of_database =
+        rules.pool_namespaces.contains(&namespace) && rules.database_secrets.contains(&name);
+    (is_marked || is_made || is_of_database).then(|| {
+        Problem::reference(
+            "SecretReserved",
+            format!(
+                "{field} names Secret {namespace}/{name}, which is Spillway's own and is sent nowhere: put the credential into a \
+                 Secret of its own and name that"
+            ),
+        )
+    })
 }
 
 /// The resourceVersion of a Secret.
@@ -175,6 +202,8 @@ async fn credential_row(
 #[cfg(test)]
 mod tests {
     use k8s_openapi::ByteString;
+    use std::collections::BTreeSet;
+
     use secrecy::ExposeSecret;
     use serde_json::json;
 
@@ -266,6 +295,7 @@ mod tests {
                 name: "default".into(),
             },
             allowed_upstreams: AllowedUpstreams::default(),
+            database_secrets: BTreeSet::new(),
         };
         let reference = |namespace: Option<&str>| PoolRef {
             name: "p".into(),
@@ -283,6 +313,44 @@ mod tests {
             pool_of(Some(&reference(Some("other"))), "team", &rules).to_string(),
             "other/p"
         );
+    }
+
+    #[test]
+    fn secrets_of_spillways_own_are_no_credentials() {
+        let rules = Rules {
+            pool_namespaces: ["spillway-system".to_owned()].into(),
+            default_pool: PoolName {
+                namespace: "spillway-system".into(),
+                name: "default".into(),
+            },
+            allowed_upstreams: AllowedUpstreams::default(),
+            database_secrets: ["spillway-database".to_owned()].into(),
+        };
+        let judged = |metadata: serde_json::Value| {
+            let secret = serde_json::from_value(json!({ "metadata": metadata })).unwrap();
+            check_secret(Some(&secret), "spec.auth.secretRef", &rules)
+        };
+        for own in [
+            json!({ "name": "x", "namespace": "team", "annotations": { "spillway.dev/access-key": "team/ci" } }),
+            json!({ "name": "x", "namespace": "team", "annotations": { "spillway.dev/master-secret": "hasher" } }),
+            json!({ "name": "x", "namespace": "team", "labels": { "app.kubernetes.io/managed-by": "spillway-operator" } }),
+            json!({ "name": "spillway-database", "namespace": "spillway-system" }),
+        ] {
+            let problem = judged(own).unwrap();
+            assert_eq!(problem.reason, "SecretReserved");
+            assert!(
+                problem.message.contains("Secret of its own"),
+                "{}",
+                problem.message
+            );
+        }
+        assert_eq!(judged(json!({ "name": "aws", "namespace": "team" })), None);
+        assert_eq!(
+            judged(json!({ "name": "spillway-database", "namespace": "team" })),
+            None,
+            "a name that is taken elsewhere"
+        );
+        assert_eq!(check_secret(None, "spec.auth.secretRef", &rules), None);
     }
 
     #[test]

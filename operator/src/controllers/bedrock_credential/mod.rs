@@ -12,7 +12,7 @@ use spillway_crds::{BedrockCredential, BedrockCredentialStatus};
 use self::plan::{Desired, Observed};
 use super::error::ReconcileError;
 use super::outcome::{Env, MAX_STEPS, Outcome, Rows};
-use super::references::version_of;
+use super::references::{check_secret, version_of};
 
 /// Brings the row of `credential` to what it says, and judges it.
 pub async fn reconcile(
@@ -46,7 +46,10 @@ async fn observe(
         Some(name) => env.world.secret(&namespace, name).await?,
         None => None,
     };
-    let material = desired.material(secret.as_ref());
+    let material = match check_secret(secret.as_ref(), "spec.auth", env.rules) {
+        Some(problem) => Err(problem),
+        None => desired.material(secret.as_ref()),
+    };
     let mut reader = env.rows.reader().await?;
     let row = bedrock_keys::find(
         &mut reader,

@@ -131,6 +131,8 @@ pub fn plan(observed: &Observed, desired: &Desired, rules: &Rules) -> Plan {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use k8s_openapi::ByteString;
     use k8s_openapi::api::core::v1::Secret;
     use serde_json::{Value, json};
@@ -148,6 +150,7 @@ mod tests {
                 name: "default".into(),
             },
             allowed_upstreams: AllowedUpstreams::default(),
+            database_secrets: BTreeSet::new(),
         }
     }
 

@@ -43,7 +43,7 @@ pub struct Store {
 }
 
 /// Decides what is to be done. A pool that is not accepted is left as it is stored; one whose references cannot be
-/// resolved is stored with what can be used, for users may bring keys and credentials of their own.
+/// resolved is stored with what can be used. While a credential that it names never resolved, nothing falls back.
 pub fn plan(observed: &Observed, pool: &ProxyPool, rules: &Rules) -> Plan {
     let namespace = pool.namespace().unwrap_or_default();
     if !rules.pool_namespaces.contains(&namespace) {
@@ -78,9 +78,10 @@ pub fn plan(observed: &Observed, pool: &ProxyPool, rules: &Rules) -> Plan {
         Some(Ok(id)) => Some(*id),
         Some(Err(problem)) => {
             references.push(problem.clone());
-            None
+            former.and_then(|config| config.bedrock_key_id)
         }
     };
+    let is_unresolved = observed.credential.is_some() && bedrock_key_id.is_none();
     let api_url = pool
         .spec
         .plan
@@ -97,7 +98,11 @@ pub fn plan(observed: &Observed, pool: &ProxyPool, rules: &Rules) -> Plan {
             bedrock_key_id,
         },
     ) {
-        Ok(config) if problems.is_empty() => {
+        Ok(mut config) if problems.is_empty() => {
+            if is_unresolved {
+                // Otherwise the proxies' own identity, which nobody named, would be used.
+                config.fallback_enabled = Some(false);
+            }
             let is_current = observed.stored.as_ref().is_some_and(|(uid, stored)| {
                 Some(uid) == pool.metadata.uid.as_ref()
                     && *stored
@@ -129,6 +134,8 @@ pub fn plan(observed: &Observed, pool: &ProxyPool, rules: &Rules) -> Plan {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use serde_json::{Value, json};
     use spillway_core::domain::upstream::AllowedUpstreams;
 
@@ -144,6 +151,7 @@ mod tests {
                 name: "default".into(),
             },
             allowed_upstreams: AllowedUpstreams::default(),
+            database_secrets: BTreeSet::new(),
         }
     }
 
@@ -227,8 +235,24 @@ mod tests {
             ..observed(None)
         };
         let plan = planned(&spec, &missing);
-        assert_eq!(plan.store.unwrap().config.bedrock_key_id, None);
+        let config = plan.store.unwrap().config;
+        assert_eq!(
+            (config.bedrock_key_id, config.fallback_enabled),
+            (None, Some(false))
+        );
         assert_eq!(plan.problems[0].reason, "CredentialNotFound");
+        let mut former = stored(&json!({}));
+        former.1.bedrock_key_id = Some(Uuid::from_u128(4));
+        let kept = Observed {
+            stored: Some(former),
+            ..missing
+        };
+        let config = planned(&spec, &kept).store.unwrap().config;
+        assert_eq!(
+            (config.bedrock_key_id, config.fallback_enabled),
+            (Some(Uuid::from_u128(4)), Some(true)),
+            "the former credential stays named"
+        );
         let found = Observed {
             credential: Some(Ok(Uuid::from_u128(5))),
             ..observed(None)
