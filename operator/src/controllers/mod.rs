@@ -2,6 +2,7 @@
 
 pub mod access_key;
 pub mod bedrock_credential;
+mod changes;
 mod cluster;
 pub mod conditions;
 pub mod driver;

@@ -16,6 +16,7 @@ use spillway_crds::{AccessKey, BedrockCredential, ProxyPool, ProxyUser};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
+use super::changes::changes;
 use super::driver::{DriveError, Driver};
 use super::kind::{Reconciled, change_for_dependants, own_change};
 use super::outcome::Rules;
@@ -131,12 +132,9 @@ fn access_keys(
 ) -> impl Future<Output = ()> + Send + use<> {
     let (controller, store) = controller::<AccessKey>(context);
     // The Secrets hold the pool's URL.
-    let urls = all::<ProxyPool>(&context.client)
-        .touched_objects()
-        .predicate_filter(
-            |pool: &ProxyPool| u64::try_from(pool.spec.service.port).ok(),
-            PredicateConfig::default(),
-        );
+    let urls = changes(all::<ProxyPool>(&context.client), |pool: &ProxyPool| {
+        u64::try_from(pool.spec.service.port).ok()
+    });
     let by_pool = {
         let store = store.clone();
         move |_: ProxyPool| referring(&store, None, |_| true)
@@ -248,9 +246,7 @@ fn dependencies<K>(context: &Arc<Context>) -> impl Stream<Item = Watched<K>> + S
 where
     K: Reconciled,
 {
-    all::<K>(&context.client)
-        .touched_objects()
-        .predicate_filter(change_for_dependants::<K>, PredicateConfig::default())
+    changes(all::<K>(&context.client), change_for_dependants::<K>)
 }
 
 /// Changes of Secrets, without what is in them.
