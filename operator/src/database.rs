@@ -56,7 +56,7 @@ impl Session {
 
 /// Postgres cannot be written to at the moment.
 #[derive(Debug, Clone, Copy, thiserror::Error)]
-#[error("the database is away: {why}")]
+#[error("the database cannot be used: {why}")]
 pub struct DatabaseAway {
     /// Since when, by the monotonic clock.
     pub since: Instant,

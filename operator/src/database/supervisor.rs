@@ -39,9 +39,6 @@ pub enum Fatal {
     /// Another operator has acquired the cluster.
     #[error("another operator has taken over this cluster in the database")]
     Deposed(#[source] RepositoryError),
-    /// The master secrets are not those of this database.
-    #[error(transparent)]
-    MasterSecrets(MasterSecretError),
 }
 
 /// Why the database is not ready yet.
@@ -246,7 +243,11 @@ fn not_ready(error: RepositoryError) -> NotReady {
 fn not_established(error: MasterSecretError) -> NotReady {
     match error {
         MasterSecretError::Database(error) => not_ready(error),
-        error if error.is_terminal() => NotReady::Fatal(Fatal::MasterSecrets(error)),
+        // A replica that ended instead would leave finalizers to nobody.
+        error if error.is_terminal() => NotReady::Away {
+            why: "the master secrets are missing or not those of this database",
+            error: chain(&error),
+        },
         error => NotReady::Away {
             why: "the master secrets could not be read",
             error: chain(&error),
