@@ -228,7 +228,7 @@ impl<K: Reconciled> Driver<K> {
             return Ok(());
         }
         let message = if error.is_database_away() {
-            "the database is away: this takes effect when it returns".to_owned()
+            format!("{error}; this takes effect when that is mended")
         } else {
             format!("{error}; it is tried again")
         };
@@ -253,25 +253,7 @@ impl<K: Reconciled> Driver<K> {
     }
 
     async fn write_paused(&self, resource: &Arc<K>) -> Result<(), DriveError> {
-        let generation = resource.meta().generation;
-        let former = resource.status().map(K::conditions).unwrap_or_default();
-        let message = "annotation spillway.dev/paused is true: nothing is done until it is removed"
-            .to_owned();
-        let paused = Judgement {
-            type_: PAUSED,
-            status: "True",
-            reason: "Paused",
-            message,
-        };
-        let mut conditions = merged(former, &[paused], generation, Timestamp::now());
-        conditions.extend(
-            former
-                .iter()
-                .filter(|condition| condition.type_ != PAUSED)
-                .cloned(),
-        );
-        let status = resource.status().cloned().unwrap_or_default();
-        let observed = K::completed(status, resource.status(), generation, conditions);
+        let observed = paused(resource.as_ref(), Timestamp::now());
         self.write_status(resource, observed)
             .await
             .map_err(DriveError::Status)
@@ -365,6 +347,29 @@ impl<K: Reconciled> Driver<K> {
     }
 }
 
+/// The status of a resource that is left alone: what it was, and that nothing newer than that was judged.
+fn paused<K: Reconciled>(resource: &K, now: Timestamp) -> K::Status {
+    let former = resource.status().map(K::conditions).unwrap_or_default();
+    let message =
+        "annotation spillway.dev/paused is true: nothing is done until it is removed".to_owned();
+    let paused = Judgement {
+        type_: PAUSED,
+        status: "True",
+        reason: "Paused",
+        message,
+    };
+    let mut conditions = merged(former, &[paused], resource.meta().generation, now);
+    conditions.extend(
+        former
+            .iter()
+            .filter(|condition| condition.type_ != PAUSED)
+            .cloned(),
+    );
+    let status = resource.status().cloned().unwrap_or_default();
+    let observed = K::observed_generation(&status);
+    K::completed(status, resource.status(), observed, conditions)
+}
+
 fn rows(session: &Session) -> Rows {
     Rows {
         pool: session.pool.clone(),
@@ -388,5 +393,32 @@ fn is_gone(error: &finalizer::Error<ReconcileError>) -> bool {
         finalizer::Error::AddFinalizer(kube::Error::Api(status))
         | finalizer::Error::RemoveFinalizer(kube::Error::Api(status)) => status.is_not_found(),
         _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+    use spillway_crds::ProxyUser;
+
+    use super::*;
+
+    #[test]
+    fn a_paused_resource_is_not_current() {
+        let mut user: ProxyUser = serde_json::from_value(json!({
+            "apiVersion": "spillway.dev/v1alpha1", "kind": "ProxyUser",
+            "metadata": { "name": "alice", "namespace": "team", "generation": 3 },
+            "spec": { "email": "alice@example.com" }, "status": { "observedGeneration": 2, "keys": 4 },
+        }))
+        .unwrap();
+        let status = paused(&user, Timestamp::UNIX_EPOCH);
+        assert_eq!(
+            (status.observed_generation, status.keys),
+            (Some(2), Some(4))
+        );
+        assert_eq!(status.conditions[0].type_, PAUSED);
+        assert_eq!(status.conditions[0].observed_generation, Some(3));
+        user.status = Some(status.clone());
+        assert_eq!(paused(&user, Timestamp::UNIX_EPOCH), status, "written once");
     }
 }

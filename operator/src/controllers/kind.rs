@@ -42,6 +42,9 @@ pub trait Reconciled:
     /// The status' conditions.
     fn conditions(status: &Self::Status) -> &[Condition];
 
+    /// The generation that the status was judged from.
+    fn observed_generation(status: &Self::Status) -> Option<i64>;
+
     /// Fills in what every status has, and takes over from the former one what is not the reconcilers' to write.
     fn completed(
         status: Self::Status,
@@ -76,6 +79,10 @@ macro_rules! reconciled {
 
             fn conditions(status: &$status) -> &[Condition] {
                 &status.conditions
+            }
+
+            fn observed_generation(status: &$status) -> Option<i64> {
+                status.observed_generation
             }
 
             fn completed(status: $status, former: Option<&$status>, generation: Option<i64>, conditions: Vec<Condition>) -> $status {
