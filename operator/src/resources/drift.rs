@@ -5,6 +5,8 @@ use serde_json::Value;
 use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
+use super::quantity;
+
 /// Annotation with the fingerprint of what was last applied: notices fields that were taken back since.
 pub const APPLIED_ANNOTATION: &str = "spillway.dev/applied";
 
@@ -25,13 +27,19 @@ pub fn fingerprinted<K: Serialize>(wanted: &K) -> Result<Value, serde_json::Erro
     Ok(wanted)
 }
 
-/// Whether all of `wanted` is found in `live`. Lists are compared entry by entry; what the API server or others added to
-/// an object does not count.
+/// Fields whose values, or the values in them, are quantities: the API server writes them in a form of its own.
+const QUANTITIES: [&str; 3] = ["limits", "requests", "sizeLimit"];
+
+/// Whether all of `wanted` is found in `live`. Quantities are compared by value, lists are entry by entry; what the API server or
+/// others added to an object does not count.
 pub fn is_in(wanted: &Value, live: &Value) -> bool {
     match (wanted, live) {
-        (Value::Object(wanted), Value::Object(live)) => wanted
-            .iter()
-            .all(|(key, value)| live.get(key).is_some_and(|live| is_in(value, live))),
+        (Value::Object(wanted), Value::Object(live)) => wanted.iter().all(|(key, value)| {
+            live.get(key).is_some_and(|live| {
+                is_in(value, live)
+                    || (QUANTITIES.contains(&key.as_str()) && are_same_quantities(value, live))
+            })
+        }),
         (Value::Array(wanted), Value::Array(live)) => {
             wanted.len() == live.len()
                 && wanted
@@ -40,6 +48,16 @@ pub fn is_in(wanted: &Value, live: &Value) -> bool {
                     .all(|(wanted, live)| is_in(wanted, live))
         }
         _ => wanted == live,
+    }
+}
+
+fn are_same_quantities(wanted: &Value, live: &Value) -> bool {
+    match (wanted, live) {
+        (Value::Object(wanted), Value::Object(live)) => wanted.iter().all(|(name, value)| {
+            live.get(name)
+                .is_some_and(|live| quantity::is_same(value, live))
+        }),
+        _ => quantity::is_same(wanted, live),
     }
 }
 
@@ -65,6 +83,21 @@ mod tests {
             &json!({ "spec": { "replicas": 2, "containers": [{ "name": "a" }, { "name": "b" }] } })
         ));
         assert!(!is_in(&wanted, &json!({ "spec": { "replicas": 2 } })));
+    }
+
+    #[test]
+    fn a_quantity_in_another_form_is_no_drift() {
+        let with = |cpu: &str, memory: &str| json!({ "resources": { "requests": { "cpu": cpu, "memory": memory } } });
+        assert!(is_in(&with("0.5", "1024Mi"), &with("500m", "1Gi")));
+        assert!(!is_in(&with("0.5", "1024Mi"), &with("500m", "1G")));
+        assert!(is_in(
+            &json!({ "emptyDir": { "sizeLimit": "1024Mi" } }),
+            &json!({ "emptyDir": { "sizeLimit": "1Gi" } })
+        ));
+        assert!(!is_in(
+            &json!({ "image": "1024Mi" }),
+            &json!({ "image": "1Gi" })
+        ));
     }
 
     #[test]

@@ -3,6 +3,7 @@
 pub mod deployment;
 pub mod drift;
 pub mod key_secret;
+mod quantity;
 pub mod service;
 
 use std::collections::BTreeMap;
