@@ -2,7 +2,8 @@
 //! nobody is left to remove.
 //!
 //! A leader that still runs would put the finalizers back. So the Lease is taken from it first, whoever holds it: its
-//! next renewal fails and it stops. Nobody leads again until the Lease that was taken has run out.
+//! next renewal fails and it stops. Nobody leads again until the Lease that was taken has run out, so it is taken again
+//! before each page of a list and at the end.
 
 use std::fmt::Debug;
 use std::time::Duration;
@@ -65,13 +66,14 @@ pub enum ReleaseError {
 /// Takes the Lease and removes Spillway's finalizers from every resource of every namespace. Other finalizers stay.
 /// Kinds that the API server does not know are passed over. Returns how many resources were changed.
 pub async fn release(client: &Client, elector: Elector) -> Result<u64, ReleaseError> {
-    elector.seize().await.map_err(ReleaseError::Seize)?;
     let (mut changed, mut clean_passes) = (0, 0);
     for _ in 0..MAX_PASSES {
-        let pass = release_once(client).await?;
+        let pass = release_once(client, &elector).await?;
         changed += pass.changed;
         clean_passes = if pass.found == 0 { clean_passes + 1 } else { 0 };
         if clean_passes == 2 {
+            // Nobody leads for another duration of the Lease, time enough to uninstall the operator.
+            elector.seize().await.map_err(ReleaseError::Seize)?;
             return Ok(changed);
         }
         // The leader may have been in the middle of something when it lost its Lease: look again.
@@ -96,17 +98,17 @@ impl std::ops::AddAssign for Pass {
     }
 }
 
-async fn release_once(client: &Client) -> Result<Pass, ReleaseError> {
+async fn release_once(client: &Client, elector: &Elector) -> Result<Pass, ReleaseError> {
     let mut pass = Pass::default();
     // Keys and users before the pools and credentials they refer to, as one would delete them.
-    pass += release_kind::<AccessKey>(client).await?;
-    pass += release_kind::<ProxyUser>(client).await?;
-    pass += release_kind::<BedrockCredential>(client).await?;
-    pass += release_kind::<ProxyPool>(client).await?;
+    pass += release_kind::<AccessKey>(client, elector).await?;
+    pass += release_kind::<ProxyUser>(client, elector).await?;
+    pass += release_kind::<BedrockCredential>(client, elector).await?;
+    pass += release_kind::<ProxyPool>(client, elector).await?;
     Ok(pass)
 }
 
-async fn release_kind<K>(client: &Client) -> Result<Pass, ReleaseError>
+async fn release_kind<K>(client: &Client, elector: &Elector) -> Result<Pass, ReleaseError>
 where
     K: Resource<DynamicType = (), Scope = NamespaceResourceScope>
         + Clone
@@ -118,6 +120,8 @@ where
     let mut params = ListParams::default().limit(PAGE);
     let mut pass = Pass::default();
     loop {
+        // A long list outlasts one Lease: a standby replica must not begin to lead in the middle.
+        elector.seize().await.map_err(ReleaseError::Seize)?;
         let page = match all.list_metadata(&params).await {
             Ok(page) => page,
             Err(kube::Error::Api(status)) if status.is_not_found() => return Ok(pass),
