@@ -9,6 +9,7 @@ use secrecy::{ExposeSecret, SecretString};
 use sqlx::migrate::Migrator;
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions, PgSslMode};
 use sqlx::{ConnectOptions as _, PgPool};
+use tokio::time::timeout;
 
 use super::error::{RepositoryError, Result};
 
@@ -71,6 +72,17 @@ pub struct ConnectOptions {
     pub acquire_timeout: Duration,
     /// The server ends a statement that takes longer.
     pub statement_timeout: Duration,
+}
+
+/// How long one step of the metering waits for the server. Longer than any statement may take there: what is not answered by
+/// then is a connection that nobody is behind any more.
+pub const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Closes a connection that did not answer in time, without another word to it: a pool would wait for it again.
+pub(super) fn hang_up(connection: PgPoolConnection, operation: &'static str) -> RepositoryError {
+    drop(connection.detach());
+    let source = sqlx::Error::Io(std::io::ErrorKind::TimedOut.into());
+    RepositoryError::Unavailable { operation, source }
 }
 
 /// A connection to read by.
@@ -143,12 +155,16 @@ pub async fn ping(pool: &PgPool) -> Result<()> {
     clock(pool).await.map(drop)
 }
 
-/// The database's own time.
+/// The database's own time. Fails when it takes longer than [`PATIENCE`].
 pub async fn clock(pool: &PgPool) -> Result<DateTime<Utc>> {
-    sqlx::query_scalar!(r#"SELECT clock_timestamp() AS "now!""#)
-        .fetch_one(pool)
-        .await
-        .map_err(RepositoryError::during("read the database's clock"))
+    const OPERATION: &str = "read the database's clock";
+    let mut connection = acquire(pool).await?;
+    let asked =
+        sqlx::query_scalar!(r#"SELECT clock_timestamp() AS "now!""#).fetch_one(&mut *connection);
+    match timeout(PATIENCE, asked).await {
+        Ok(answer) => answer.map_err(RepositoryError::during(OPERATION)),
+        Err(_) => Err(hang_up(connection, OPERATION)),
+    }
 }
 
 #[cfg(test)]

@@ -20,8 +20,8 @@ pub mod usage_totals;
 pub mod users;
 
 pub use connection::{
-    ConnectOptions, DatabaseUrl, DatabaseUrlError, PgPoolConnection, acquire, clock, connect,
-    migrate, ping, schema_version,
+    ConnectOptions, DatabaseUrl, DatabaseUrlError, PATIENCE, PgPoolConnection, acquire, clock,
+    connect, migrate, ping, schema_version,
 };
 pub use error::{RepositoryError, Result};
 pub use sqlx::{PgConnection, PgPool, PgTransaction};

@@ -1,18 +1,38 @@
 //! Usage rows: inserted once, whatever is repeated, with their sums in the same transaction.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use chrono::{DateTime, Datelike, DurationRound, NaiveDate, TimeDelta, Utc};
-use sqlx::{AssertSqlSafe, PgConnection, PgPool};
+use sqlx::{AssertSqlSafe, Connection as _, PgConnection, PgPool};
+use tokio::time::timeout;
 use uuid::Uuid;
 
+use super::connection::{PATIENCE, acquire, hang_up};
 use super::error::{RepositoryError, Result};
 use crate::domain::usage::{FallbackReason, Provider, UsageRecord};
 
 /// Inserts records that are not there yet and adds them to the aggregates, in one transaction. Returns how many were
-/// new. When it fails nothing was stored.
+/// new. When it fails nothing was stored, unless it took longer than [`PATIENCE`]: then nothing is known.
 pub async fn insert(pool: &PgPool, records: &[UsageRecord]) -> Result<u64> {
-    let mut transaction = pool
+    insert_within(PATIENCE, pool, records).await
+}
+
+/// As [`insert`], with another patience.
+pub async fn insert_within(
+    patience: Duration,
+    pool: &PgPool,
+    records: &[UsageRecord],
+) -> Result<u64> {
+    let mut connection = acquire(pool).await?;
+    match timeout(patience, insert_all(&mut connection, records)).await {
+        Ok(inserted) => inserted,
+        Err(_) => Err(hang_up(connection, "store usage")),
+    }
+}
+
+async fn insert_all(connection: &mut PgConnection, records: &[UsageRecord]) -> Result<u64> {
+    let mut transaction = connection
         .begin()
         .await
         .map_err(RepositoryError::during("store usage"))?;
@@ -251,23 +271,27 @@ fn sum<'a>(records: impl Iterator<Item = &'a UsageRecord>) -> BTreeMap<Bucket<'a
     buckets
 }
 
-/// Keeps a record that cannot be inserted although the database is there, with the reason.
+/// Keeps a record that cannot be inserted although the database is there, with the reason. Fails when it takes longer than
+/// [`PATIENCE`].
 pub async fn reject(pool: &PgPool, record: &UsageRecord, error: &str) -> Result<()> {
+    const OPERATION: &str = "keep a rejected usage record";
     let json = serde_json::to_value(record).map_err(|error| RepositoryError::Unreadable {
         table: "usage_rejects",
         problem: error.to_string(),
     })?;
-    sqlx::query!(
+    let mut connection = acquire(pool).await?;
+    let kept = sqlx::query!(
         "INSERT INTO usage_rejects (request_id, created_at, record, error) VALUES ($1, $2, $3, $4) ON CONFLICT DO NOTHING",
         record.request_id,
         record.created_at,
         json,
         error,
     )
-    .execute(pool)
-    .await
-    .map(drop)
-    .map_err(RepositoryError::during("keep a rejected usage record"))
+    .execute(&mut *connection);
+    match timeout(PATIENCE, kept).await {
+        Ok(kept) => kept.map(drop).map_err(RepositoryError::during(OPERATION)),
+        Err(_) => Err(hang_up(connection, OPERATION)),
+    }
 }
 
 /// Makes the monthly partitions of `token_usages` for `from` and the `months` after it. Rows of a month without a
