@@ -8,7 +8,7 @@
 # shellcheck source=hack/demo/lib.sh
 . "$(dirname "$0")/demo/lib.sh"
 
-platform=spillway team=team-a pool=engineering model=claude-sonnet-4-5
+platform=spillway team=team-a pool=engineering model=claude-sonnet-4-6
 fakes=http://fake-upstream.spillway-demo.svc nowhere=https://api.invalid
 work=$CACHE/demo
 mkdir -p "$work"
