@@ -4,10 +4,6 @@
 
 use std::time::Duration;
 
-#![allow(clippy::unwrap_used, clippy::expect_used)]
-
-use std::time::Duration;
-
 use chrono::{DateTime, TimeDelta, Utc};
 use spillway_core::domain::models::{BedrockApi, ModelMapping, ModelPattern};
 use spillway_core::domain::money::MicroUsd;
@@ -461,59 +457,6 @@ async fn usage_of_a_key_that_is_gone_is_kept_without_it(db: PgPool) {
     assert_eq!((key, name.as_str()), (None, "laptop"));
     usage::reject(&db, &gone, "why").await.unwrap();
     usage::reject(&db, &gone, "why").await.unwrap();
-}
-
-#[sqlx::test(migrations = "../migrations")]
-async fn a_row_is_refused_for_what_is_in_it_and_for_nothing_else(db: PgPool) {
-    let records = [record(Uuid::new_v4(), Uuid::new_v4(), Utc::now())];
-    for (broken, mended, refused) in [
-        (
-            "ALTER TABLE token_usages ADD CONSTRAINT picky CHECK (input_tokens < 0)",
-            "ALTER TABLE token_usages DROP CONSTRAINT picky",
-            true,
-        ),
-        (
-            "ALTER TABLE token_usages RENAME TO moved",
-            "ALTER TABLE moved RENAME TO token_usages",
-            false,
-        ),
-        (
-            "ALTER TABLE token_usages RENAME model TO moved",
-            "ALTER TABLE token_usages RENAME moved TO model",
-            false,
-        ),
-    ] {
-        sqlx::raw_sql(broken).execute(&db).await.unwrap();
-        let error = usage::insert(&db, &records).await.unwrap_err();
-        assert_eq!(error.is_row_refused(), refused, "{error}");
-        assert!(!error.is_unavailable(), "{error}");
-        sqlx::raw_sql(mended).execute(&db).await.unwrap();
-    }
-    assert_eq!(usage::insert(&db, &records).await.unwrap(), 1);
-}
-
-#[sqlx::test(migrations = "../migrations")]
-async fn a_server_that_does_not_answer_in_time_is_hung_up_on(db: PgPool) {
-    let records = [record(Uuid::new_v4(), Uuid::new_v4(), Utc::now())];
-    let mut lock = db.begin().await.unwrap();
-    sqlx::raw_sql("LOCK TABLE token_usages")
-        .execute(&mut *lock)
-        .await
-        .unwrap();
-    let before = db.size();
-    let patience = Duration::from_millis(100);
-    let error = usage::insert_within(patience, &db, &records)
-        .await
-        .unwrap_err();
-    assert!(error.is_unavailable(), "{error}");
-    assert!(db.size() <= before, "its connection is gone");
-    lock.rollback().await.unwrap();
-    usage::insert(&db, &records).await.unwrap();
-    let stored: i64 = sqlx::query_scalar("SELECT count(*) FROM token_usages")
-        .fetch_one(&db)
-        .await
-        .unwrap();
-    assert_eq!(stored, 1);
 }
 
 #[sqlx::test(migrations = "../migrations")]
