@@ -1,5 +1,6 @@
 //! Keys and credentials are in the Secrets meant to hold them, and nowhere else that anybody can look.
 
+use std::fmt::Write as _;
 use std::sync::Arc;
 
 use base64::prelude::{BASE64_STANDARD, BASE64_STANDARD_NO_PAD, Engine as _};
@@ -163,21 +164,25 @@ impl Scan {
 fn needles(world: &World) -> Vec<(String, String)> {
     let mut needles = Vec::new();
     for (what, text) in world.confidential() {
-        let hex: String = text.bytes().map(|byte| format!("{byte:02x}")).collect();
         needles.push((
             format!("{what}, in base64,"),
             BASE64_STANDARD_NO_PAD.encode(&text),
         ));
-        needles.push((format!("{what}, in hex,"), hex));
+        needles.push((format!("{what}, in hex,"), hex(text.as_bytes())));
         if let Ok(bytes) = BASE64_STANDARD.decode(&text) {
-            needles.push((
-                format!("{what}, decoded,"),
-                bytes.iter().map(|byte| format!("{byte:02x}")).collect(),
-            ));
+            needles.push((format!("{what}, decoded,"), hex(&bytes)));
         }
         needles.push((what, text));
     }
     needles
+}
+
+/// As Postgres shows bytes.
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().fold(String::new(), |mut hex, byte| {
+        let _ = write!(hex, "{byte:02x}");
+        hex
+    })
 }
 
 /// Logs of every container of every pod, of the one before as well.

@@ -13,6 +13,7 @@
     clippy::panic,
     reason = "helpers of tests fail like tests"
 )]
+#![allow(unreachable_pub, reason = "one program: its modules are no interface")]
 
 mod accounting;
 mod conditions;
@@ -35,142 +36,156 @@ use support::suite::{Suite, When};
 
 fn main() -> ExitCode {
     let mut suite = Suite::default();
-    let side_by_side = When::SideBySide;
+    serving(&mut suite);
+    refusing(&mut suite);
+    breaking(&mut suite);
+    suite.run()
+}
+
+/// Requests are served, refused and counted.
+fn serving(suite: &mut Suite) {
     suite.add(
-        side_by_side,
+        When::SideBySide,
         "team-a",
         "quickstart::resources_in_answer_out_usage_back_in_status",
         quickstart::run,
     );
     suite.add(
-        side_by_side,
+        When::SideBySide,
         "sdk",
         "sdk::the_official_python_sdk_gets_the_same_message_from_plan_and_bedrock",
         sdk::run,
     );
     suite.add(
-        side_by_side,
+        When::SideBySide,
         "deleted",
         "revocation::a_deleted_key_is_refused_by_every_proxy_within_a_second_and_its_history_stays",
         revocation::deleted,
     );
     suite.add(
-        side_by_side,
+        When::SideBySide,
         "standing",
         "revocation::disabled_suspended_and_expired_keys_say_so_and_heal",
         revocation::standing,
     );
     suite.add(
-        side_by_side,
+        When::SideBySide,
         "killed",
         "accounting::a_killed_proxy_accounts_for_every_request_once",
         accounting::killed,
     );
     suite.add(
-        side_by_side,
+        When::SideBySide,
         "drain",
         "drain::a_stream_in_flight_outlives_the_deletion_of_its_pod",
         drain::stream,
     );
     suite.add(
-        side_by_side,
+        When::SideBySide,
         "rolling",
         "drain::rolling_a_pool_loses_no_request",
         drain::rolling,
     );
+}
+
+/// What cannot work is said, and heals.
+fn refusing(suite: &mut Suite) {
     suite.add(
-        side_by_side,
+        When::SideBySide,
         "lost",
         "secrets::a_lost_secret_gets_a_new_key_with_an_event_and_the_old_one_lives_on",
         secrets::lost,
     );
     suite.add(
-        side_by_side,
+        When::SideBySide,
         "foreign",
         "secrets::a_foreign_secret_in_the_way_is_left_alone_until_it_is_gone",
         secrets::foreign,
     );
     suite.add(
-        side_by_side,
+        When::SideBySide,
         "no-user",
         "conditions::a_key_without_its_user_says_so_and_heals",
         conditions::user_missing,
     );
     suite.add(
-        side_by_side,
+        When::SideBySide,
         "no-entry",
         "conditions::a_secret_without_the_entry_is_named_with_the_fix_and_heals",
         conditions::entry_missing,
     );
     suite.add(
-        side_by_side,
+        When::SideBySide,
         "oauth",
         "conditions::an_oauth_token_is_refused_as_plan_key_and_a_console_key_heals",
         conditions::oauth_token,
     );
     suite.add(
-        side_by_side,
+        When::SideBySide,
         "not-allowed",
         "conditions::a_namespace_that_the_pool_does_not_serve_says_so_and_heals",
         conditions::not_allowed,
     );
     suite.add(
-        side_by_side,
+        When::SideBySide,
         "elsewhere",
         "conditions::a_pool_outside_the_pool_namespaces_gets_no_proxies",
         conditions::pool_elsewhere,
     );
     suite.add(
-        side_by_side,
+        When::SideBySide,
         "malformed",
         "manifests::malformed_ones_are_refused_with_the_fix",
         manifests::malformed,
     );
-    let alone = When::Alone;
+}
+
+/// Postgres and the operator are broken on purpose; what leaked is looked for at the end.
+fn breaking(suite: &mut Suite) {
     suite.add(
-        alone,
+        When::Alone,
         "away",
         "outage::without_postgres_known_keys_are_served_and_usage_arrives_once_afterwards",
         outage::serving,
     );
     suite.add(
-        alone,
+        When::Alone,
         "restart",
         "outage::a_proxy_that_starts_without_postgres_serves_the_keys_it_knew",
         outage::restart,
     );
     suite.add(
-        alone,
+        When::Alone,
         "gone",
         "deletion::without_postgres_a_deletion_lets_go_and_takes_effect_on_its_return",
         deletion::without_postgres,
     );
     suite.add(
-        alone,
+        When::Alone,
         "sweep",
         "deletion::a_sweep_ends_rows_without_resource_and_never_those_of_another_cluster",
         deletion::sweep,
     );
     suite.add(
-        alone,
+        When::Alone,
         "takeover",
         "operator::a_lost_leader_is_replaced_within_twenty_seconds",
         operator::takeover,
     );
     suite.add(
-        alone,
+        When::Alone,
         "minting",
         "operator::killed_while_it_makes_keys_it_mints_none_twice",
         operator::minting,
     );
     suite.add(
-        alone,
+        When::Alone,
         "unchanged",
         "operator::a_restarted_operator_writes_nothing_where_nothing_changed",
         operator::unchanged,
     );
     suite.add(
-        alone,
+        When::Alone,
         "leaks",
         "leaks::no_key_or_credential_is_anywhere_but_in_its_secret",
         leaks::run,
@@ -181,5 +196,4 @@ fn main() -> ExitCode {
         "uninstall::it_keeps_definitions_resources_and_master_secrets_and_nothing_hangs",
         uninstall::run,
     );
-    suite.run()
 }

@@ -84,7 +84,7 @@ pub async fn standing(world: Arc<World>) {
     let patch = async |kind: &str, name: &str, spec: Value| {
         world
             .patch(kind, "standing", name, json!({ "spec": spec }))
-            .await
+            .await;
     };
     let ask = async || world.ask(&key, "hello", false).await;
     let becomes_refused = async |word: &str| {

@@ -56,4 +56,6 @@ pub async fn run(world: Arc<World>) {
     let rows = tenant.usage(2 * asked).await;
     assert_eq!(rows.len(), 2 * asked);
     assert!(rows.iter().all(|row| row.status == "ok"), "{rows:?}");
+    let streamed = rows.iter().filter(|row| row.stream).count();
+    assert_eq!(streamed, asked, "half of the answers were streamed");
 }

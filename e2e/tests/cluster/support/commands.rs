@@ -14,8 +14,8 @@ pub async fn run(command: &mut Command) -> Vec<u8> {
         .kill_on_drop(true)
         .output()
         .await;
-    let output =
-        output.unwrap_or_else(|error| panic!("{:?}: {error}", command.as_std().get_program()));
+    let output = output
+        .unwrap_or_else(|error| panic!("{}: {error}", command.as_std().get_program().display()));
     let written = String::from_utf8_lossy(&output.stderr);
     assert!(
         output.status.success(),

@@ -164,21 +164,15 @@ impl World {
             })
         };
         let condition = |object: Option<&DynamicObject>| wanted(&json(object));
-        match tokio::time::timeout(
-            limit,
-            await_condition(self.api(kind, namespace), name, condition),
-        )
-        .await
-        {
-            Ok(object) => json(object.expect("the object can be watched").as_ref()),
-            Err(_) => {
-                let is = self.find(kind, namespace, name).await;
-                panic!(
-                    "not within {limit:?}: {kind} {namespace}/{name} {what}: {:#}",
-                    is.unwrap_or_default()
-                )
-            }
+        let watching = await_condition(self.api(kind, namespace), name, condition);
+        if let Ok(object) = tokio::time::timeout(limit, watching).await {
+            return json(object.expect("the object can be watched").as_ref());
         }
+        let is = self.find(kind, namespace, name).await;
+        panic!(
+            "not within {limit:?}: {kind} {namespace}/{name} {what}: {:#}",
+            is.unwrap_or_default()
+        )
     }
 
     /// Waits until the newest specification of a Spillway resource was judged ready.

@@ -78,7 +78,7 @@ impl World {
                 && metric(
                     &self.metrics(&leader).await,
                     "spillway_operator_database_up",
-                ) == 1.0;
+                ) > 0.0;
             if leads {
                 Ok(leader)
             } else {

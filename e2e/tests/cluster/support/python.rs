@@ -6,7 +6,7 @@ use tokio::process::Command;
 
 use super::commands::run;
 
-/// The interpreter of an environment with this release of the SDK, installed once from PyPI.
+/// The interpreter of an environment with this release of the SDK, installed once from `PyPI`.
 pub async fn with_sdk(release: &str) -> PathBuf {
     let cache = std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from);
     let cache = cache
