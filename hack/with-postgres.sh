@@ -41,7 +41,8 @@ main() {
   [[ -n $port ]] || { cat server.log >&2; die "PostgreSQL did not start"; }
 
   cd "$OLDPWD"
-  DATABASE_URL=postgres://postgres@127.0.0.1:$port/postgres "$@"
+  # TLS is verified unless a URL says otherwise, and this server has none.
+  DATABASE_URL="postgres://postgres@127.0.0.1:$port/postgres?sslmode=disable" "$@"
 }
 
 main "$@"
