@@ -126,6 +126,8 @@ stage_cluster-tool() {
 }
 
 stage_cluster() {
+  # For the official SDK.
+  install_packages python3=python3 /usr/share/doc/python3-venv=python3-venv
   mapfile -t tests < <(tests_in e2e/tests)
   hack/with-cluster.sh node cargo test --locked --workspace --no-fail-fast "${tests[@]}"
 }
