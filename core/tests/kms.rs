@@ -1,5 +1,7 @@
 //! The envelope with AWS KMS, against a server that speaks KMS' protocol (moto).
 
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
 use std::net::TcpListener;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};

@@ -1,4 +1,4 @@
-//! The promises of the SQL, on a real PostgreSQL (`DATABASE_URL` names a server where databases may be made).
+//! The promises of the SQL, on a real `PostgreSQL` (`DATABASE_URL` names a server where databases may be made).
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 

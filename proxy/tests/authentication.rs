@@ -109,7 +109,7 @@ async fn refused(proxy: &support::Proxy, key: &str, status: u16, word: &str) {
 
 #[tokio::test]
 async fn a_key_that_is_revoked_while_its_body_arrives_is_refused() {
-    let mut world = World::create().await;
+    let world = World::create().await;
     let proxy = world.start().await;
     let key = world.tenant.mint("slow").await;
     until_status(&proxy, key.expose(), 200).await;

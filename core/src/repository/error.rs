@@ -64,7 +64,7 @@ impl RepositoryError {
         };
         source
             .as_database_error()
-            .and_then(|error| error.code())
+            .and_then(DatabaseError::code)
             .is_some_and(|code| code.starts_with("22") || code.starts_with("23"))
     }
 

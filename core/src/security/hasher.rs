@@ -171,7 +171,10 @@ mod tests {
         let plain = hasher("a-hasher-secret-of-32-characters").unwrap();
         let (hash, id) = plain.hash("abc");
         assert_eq!(id, DEFAULT_SECRET_ID);
-        let hex: String = hash.0.iter().map(|byte| format!("{byte:02x}")).collect();
+        let hex = hash
+            .0
+            .iter()
+            .fold(String::new(), |hex, byte| hex + &format!("{byte:02x}"));
         // Computed with Python's hmac module.
         assert_eq!(
             hex,

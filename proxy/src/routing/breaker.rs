@@ -201,11 +201,11 @@ mod tests {
     const SETTINGS: CircuitSettings = CircuitSettings {
         failure_threshold: 3,
         failure_rate: 50,
-        failure_window: Duration::from_secs(60),
-        reset_timeout: Duration::from_secs(1800),
+        failure_window: Duration::from_mins(1),
+        reset_timeout: Duration::from_mins(30),
     };
     const FAILURE: Finding = Finding::Failure {
-        pause: Duration::from_secs(600),
+        pause: Duration::from_mins(10),
         decisive: false,
     };
 
@@ -230,7 +230,10 @@ mod tests {
         let mut breaker = opened(now);
         let until = now + SECOND * 600;
         assert_eq!(breaker.opening(), Some((now, until)));
-        assert_eq!(breaker.admit(until - SECOND), Gate::Open { until });
+        assert_eq!(
+            breaker.admit(until.checked_sub(SECOND).unwrap()),
+            Gate::Open { until }
+        );
         assert_eq!(breaker.admit(until), Gate::Probe);
         assert_eq!(
             breaker.admit(until),

@@ -194,7 +194,7 @@ mod tests {
     const SETTINGS: CircuitSettings = CircuitSettings {
         failure_threshold: 1,
         failure_rate: 50,
-        failure_window: Duration::from_secs(60),
+        failure_window: Duration::from_mins(1),
         reset_timeout: Duration::from_secs(100),
     };
     const FAILURE: Finding = Finding::Failure {

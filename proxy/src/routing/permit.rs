@@ -113,8 +113,8 @@ mod tests {
     const SETTINGS: CircuitSettings = CircuitSettings {
         failure_threshold: 1,
         failure_rate: 0,
-        failure_window: Duration::from_secs(60),
-        reset_timeout: Duration::from_secs(600),
+        failure_window: Duration::from_mins(1),
+        reset_timeout: Duration::from_mins(10),
     };
 
     fn circuits() -> Arc<dyn CircuitStore> {

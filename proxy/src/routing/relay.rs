@@ -213,6 +213,7 @@ mod tests {
         )
     }
 
+    #[expect(clippy::unnecessary_wraps, reason = "it is an item of a stream")]
     fn chunk(text: &'static str) -> Result<Chunk, BrokenReply> {
         Ok(Bytes::from_static(text.as_bytes()).into())
     }

@@ -78,8 +78,8 @@ mod tests {
             circuit: CircuitSettings {
                 failure_threshold: 3,
                 failure_rate: 50,
-                failure_window: Duration::from_secs(60),
-                reset_timeout: Duration::from_secs(60),
+                failure_window: Duration::from_mins(1),
+                reset_timeout: Duration::from_mins(1),
             },
         }
     }

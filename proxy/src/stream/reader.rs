@@ -159,8 +159,11 @@ mod tests {
 
     use super::*;
 
+    /// An event's name and data.
+    type Event = (Vec<u8>, Vec<u8>);
+
     /// What a reader makes of `chunks`: events as name and data, and all bytes it handed on.
-    fn read(chunks: &[&[u8]]) -> (Vec<(Vec<u8>, Vec<u8>)>, Vec<u8>, Vec<u8>) {
+    fn read(chunks: &[&[u8]]) -> (Vec<Event>, Vec<u8>, Vec<u8>) {
         let (mut reader, mut whole, mut events) =
             (SseReader::new(1 << 20), VecDeque::new(), Vec::new());
         for chunk in chunks {

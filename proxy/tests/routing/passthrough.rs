@@ -177,11 +177,13 @@ async fn answers_pass_byte_for_byte_with_all_their_end_to_end_headers() {
         let mut sent = HEADERS.to_vec();
         sent.push(("content-type", kind));
         let mut answer = "HTTP/1.1 200 OK\r\nconnection: close, x-hop\r\nx-hop: 1\r\n".to_owned();
-        for (name, value) in &sent {
-            answer += &format!("{name}: {value}\r\n");
+        for part in sent
+            .iter()
+            .flat_map(|(name, value)| [name, ": ", value, "\r\n"])
+            .chain(["\r\n", body])
+        {
+            answer.push_str(part);
         }
-        answer += "\r\n";
-        answer += body;
         let (response, ()) = tokio::join!(
             stack.send(is_stream),
             answer_once(&listener, answer.as_bytes())
