@@ -228,7 +228,7 @@ impl<K: Reconciled> Driver<K> {
             return Ok(());
         }
         let message = if error.is_database_away() {
-            format!("{error}; this takes effect when that is mended")
+            format!("{error}: this takes effect when it returns")
         } else {
             format!("{error}; it is tried again")
         };
