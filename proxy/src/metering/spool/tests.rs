@@ -69,10 +69,14 @@ async fn a_client_that_leaves_before_its_record_is_written_leaves_none() {
     let dir = tempfile::tempdir().unwrap();
     let spool = Spool::open(dir.path(), 10).unwrap();
     let record = record();
+    // Nobody writes while another connection does.
+    let other = Connection::open(dir.path().join("spool.db")).unwrap();
+    other.execute_batch("BEGIN IMMEDIATE").unwrap();
     {
         let mut begin = std::pin::pin!(spool.begin(&record));
         assert!(futures::poll!(&mut begin).is_pending());
     }
+    other.execute_batch("ROLLBACK").unwrap();
     spool.remove(Vec::new()).await;
     assert_eq!(spool.records(), 0);
     drop(spool);
