@@ -17,7 +17,7 @@ use spillway_core::repository::{
     PgConnection, RepositoryError, access_keys, bedrock_keys, leadership, pools, users,
 };
 use spillway_crds::{AccessKey, BedrockCredential, ProxyPool, ProxyUser};
-use tokio::time::{MissedTickBehavior, interval};
+use tokio::time::{Instant, sleep_until};
 use tracing::{info, warn};
 
 use crate::database::{Database, Session};
@@ -27,6 +27,8 @@ use crate::settings::WatchScope;
 
 /// How often rows and resources are compared.
 const PERIOD: Duration = Duration::from_hours(1);
+/// How soon an incomplete sweep is tried again, at first and at the latest.
+const RETRY: (Duration, Duration) = (Duration::from_secs(1), Duration::from_mins(2));
 /// How many objects one list request asks for.
 const PAGE: u32 = 500;
 
@@ -104,22 +106,24 @@ struct Listed {
     uids: HashSet<String>,
 }
 
-/// Sweeps when the database becomes ready, the first time included, and hourly while it is.
+/// Sweeps when the database becomes ready, the first time included, and hourly while it is. One that was not complete is
+/// soon tried again: a database that was away for a moment may be back before anybody called it away.
 pub async fn run(client: Client, database: Database, scope: WatchScope, metrics: Metrics) {
-    let mut hourly = interval(PERIOD);
-    hourly.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    hourly.reset();
     let mut reconnections = Box::pin(database.reconnections());
+    let mut retry = RETRY.0;
+    let mut next = Instant::now() + PERIOD;
     loop {
         tokio::select! {
-            _ = hourly.tick() => {}
+            () = sleep_until(next) => {}
             reconnected = reconnections.next() => if reconnected.is_none() { return },
         }
+        next = Instant::now() + PERIOD;
         let Ok(session) = database.session() else {
             continue;
         };
         match sweep(&client, &session, &scope).await {
             Ok(rows) => {
+                retry = RETRY.0;
                 metrics.swept(rows);
                 info!(rows, "swept");
             }
@@ -127,7 +131,13 @@ pub async fn run(client: Client, database: Database, scope: WatchScope, metrics:
                 if let SweepError::Database(error) = &error {
                     database.report(error);
                 }
-                warn!(error = chain(&error), "sweep incomplete");
+                warn!(
+                    error = chain(&error),
+                    again_in_ms = u64::try_from(retry.as_millis()).unwrap_or(u64::MAX),
+                    "sweep incomplete"
+                );
+                next = Instant::now() + retry;
+                retry = (retry * 2).min(RETRY.1);
             }
         }
     }
