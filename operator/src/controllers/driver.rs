@@ -34,6 +34,8 @@ const RESYNC: Duration = Duration::from_hours(1);
 /// The first pause after a failure; it doubles up to [`MAX_PAUSE`].
 const FIRST_PAUSE: Duration = Duration::from_millis(500);
 const MAX_PAUSE: Duration = Duration::from_mins(2);
+/// The longest pause of a deletion: a namespace, and somebody, waits for it.
+const MAX_DELETION_PAUSE: Duration = Duration::from_secs(5);
 
 /// Drives one kind.
 pub struct Driver<K: Reconciled> {
@@ -94,12 +96,16 @@ impl<K: Reconciled> Driver<K> {
 
     /// When to try again after `error`.
     pub fn pause(&self, resource: &K, error: &DriveError) -> Action {
+        let longest = match resource.meta().deletion_timestamp {
+            Some(_) => MAX_DELETION_PAUSE,
+            None => MAX_PAUSE,
+        };
         let pause = {
             let mut failures = self.failures.lock();
             let count = failures.entry(ObjectRef::from_obj(resource)).or_insert(0);
             let pause = FIRST_PAUSE
                 .saturating_mul(1 << (*count).min(10))
-                .min(MAX_PAUSE);
+                .min(longest);
             *count += 1;
             pause
         };
