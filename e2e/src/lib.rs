@@ -33,4 +33,5 @@
 //! # });
 //! ```
 
+pub mod bench;
 pub mod upstream;
