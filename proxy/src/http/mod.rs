@@ -6,6 +6,7 @@ pub mod body;
 pub mod error;
 mod framing;
 pub mod head;
+mod json_fields;
 pub mod route;
 pub mod server;
 
