@@ -189,7 +189,7 @@ fn malformed(error: &BadBody, body: &[u8]) -> Refusal {
 }
 
 /// `metadata.user_id` is either a JSON string with a `session_id`, or ends in `_session_<id>`.
-fn session_of(metadata: &[u8]) -> Option<String> {
+pub(super) fn session_of(metadata: &[u8]) -> Option<String> {
     #[derive(Deserialize)]
     struct Metadata<'a> {
         #[serde(borrow)]
@@ -220,7 +220,7 @@ fn session_of(metadata: &[u8]) -> Option<String> {
     }
 }
 
-fn header_id(headers: &HeaderMap, name: &str) -> Option<String> {
+pub(super) fn header_id(headers: &HeaderMap, name: &str) -> Option<String> {
     headers
         .get(name)
         .and_then(|value| value.to_str().ok())

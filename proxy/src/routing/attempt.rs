@@ -13,6 +13,7 @@ use uuid::Uuid;
 use super::answer::{Answer, message_of};
 use super::body::RelayBody;
 use super::class::{self, Failure};
+use super::encoded::read_usage;
 use super::end::End;
 use super::ledger::{Count, Ledger};
 use super::pace::Pace;
@@ -267,7 +268,7 @@ impl Failing {
         if let Some(mut permit) = self.permit.take() {
             permit.succeed();
         }
-        ledger.tap.on_message(&body);
+        read_usage(&mut ledger.tap, &reply.headers, &body);
         ledger.show(reply.status.as_u16());
         ledger.show_content();
         ledger.close(UsageStatus::Ok, Count::Estimated).await;
@@ -333,7 +334,7 @@ fn broke_off() -> ErrorBody {
 }
 
 /// A whole answer, without copying where it came in one piece.
-async fn collect(mut source: ChunkStream) -> Result<Bytes, CollectError> {
+pub(super) async fn collect(mut source: ChunkStream) -> Result<Bytes, CollectError> {
     let mut first = Bytes::new();
     let mut more = BytesMut::new();
     while let Some(chunk) = source.next().await {
@@ -359,7 +360,7 @@ async fn collect(mut source: ChunkStream) -> Result<Bytes, CollectError> {
 
 /// Why an answer could not be read to its end.
 #[derive(Debug, thiserror::Error)]
-enum CollectError {
+pub(super) enum CollectError {
     #[error(transparent)]
     Broken(#[from] BrokenReply),
     #[error("the answer is larger than {MAX_ANSWER} bytes")]
