@@ -25,7 +25,7 @@ use crate::http::body::ByteBudget;
 use crate::http::{Frontend, server};
 use crate::metering::{Clock, Flusher, Meter, Spool, SpoolError};
 use crate::metrics::Metrics;
-use crate::routing::{LocalCircuits, Router};
+use crate::routing::{Router, SharedCircuits, SharedSettings};
 
 /// Few, for the hot path needs none: loads, key checks, usage batches.
 const DATABASE: ConnectOptions = ConnectOptions {
@@ -106,10 +106,17 @@ pub async fn run(config: Config) -> Result<(), RunError> {
         allowed: Arc::new(config.allowed_upstreams),
         connect_timeout: config.connect_timeout,
     })?;
+    let circuits = SharedCircuits::start(SharedSettings {
+        database: database.clone(),
+        pool: directory.pool(),
+        changed: directory.circuits(),
+        mirror_dir: config.spool_dir.clone(),
+    })
+    .await;
     let router = Arc::new(Router::new(
         PlanAdapter::new(&clients),
         BedrockInvokeAdapter::new(&clients, config.bedrock_endpoint),
-        Arc::new(LocalCircuits::default()),
+        Arc::new(circuits),
         config.timeouts,
     ));
     let health = Health::new(

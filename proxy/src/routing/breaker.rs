@@ -2,12 +2,15 @@
 
 use std::time::{Duration, Instant};
 
+use spillway_core::repository::circuits::{FORGOTTEN_AFTER, PROBE_CLAIM};
+use uuid::Uuid;
+
 use crate::call::CircuitSettings;
 
 /// The parts that a window is counted in: what has left it is forgotten within a twelfth of its length.
 const BUCKETS: usize = 12;
-/// How long a probe may take before another is let through.
-const PROBE_CLAIM: Duration = Duration::from_mins(1);
+/// How far what is read again about an opening may be off, by the time that reading takes.
+const SAME: Duration = Duration::from_secs(1);
 /// The shortest time a circuit stays open.
 const MIN_PAUSE: Duration = Duration::from_secs(1);
 
@@ -41,6 +44,30 @@ pub enum Finding {
     Nothing,
 }
 
+/// What a report did to a circuit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Turn {
+    /// It opened, or opened again after a probe.
+    Opened,
+    /// It closed; so the opening that it ended was known to others.
+    Closed(Option<Uuid>),
+    /// Its probe was given back.
+    Freed,
+}
+
+/// A circuit that another process opened, or this one before it ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Seen {
+    /// Identifies the opening.
+    pub(super) opening: Uuid,
+    /// When it opened.
+    pub(super) since: Instant,
+    /// When the next probe may go.
+    pub(super) until: Instant,
+    /// Until when another process has claimed the probe.
+    pub(super) claimed_until: Option<Instant>,
+}
+
 /// A circuit.
 #[derive(Debug, Clone)]
 pub(super) struct Breaker {
@@ -62,7 +89,17 @@ struct Bucket {
 struct Open {
     since: Instant,
     until: Instant,
-    probe: Option<Instant>,
+    probe: Option<Probe>,
+    /// Identifies the opening to other processes, once they are told of it.
+    opening: Option<Uuid>,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Probe {
+    /// When it is given to another.
+    until: Instant,
+    /// Whether this process makes it.
+    is_own: bool,
 }
 
 impl Breaker {
@@ -84,35 +121,49 @@ impl Breaker {
         if now < open.until {
             return Gate::Open { until: open.until };
         }
+        if now >= open.until + FORGOTTEN_AFTER {
+            *self = Self::new(now);
+            return Gate::Closed;
+        }
         match open.probe {
-            Some(claimed) if now < claimed + PROBE_CLAIM => Gate::Open {
-                until: claimed + PROBE_CLAIM,
-            },
+            Some(probe) if now < probe.until => Gate::Open { until: probe.until },
             _ => {
-                open.probe = Some(now);
+                open.probe = Some(Probe {
+                    until: now + PROBE_CLAIM,
+                    is_own: true,
+                });
                 Gate::Probe
             }
         }
     }
 
-    /// Reports how an attempt ended. Returns whether that opened the circuit.
+    /// Reports how an attempt ended. Returns what that did to the circuit.
     pub(super) fn settle(
         &mut self,
         finding: Finding,
         probe: bool,
         settings: &CircuitSettings,
         now: Instant,
-    ) -> bool {
+    ) -> Option<Turn> {
         match (finding, &mut self.open) {
-            (Finding::Nothing, Some(open)) if probe => open.probe = None,
+            (Finding::Nothing, Some(open)) if probe => {
+                if open.probe.is_some_and(|probe| probe.is_own) {
+                    open.probe = None;
+                    return Some(Turn::Freed);
+                }
+            }
             (Finding::Nothing, _) => {}
             // A success is as good as a probe's, whoever made the attempt.
-            (Finding::Success, Some(_)) => *self = Self::new(now),
+            (Finding::Success, Some(open)) => {
+                let opening = open.opening;
+                *self = Self::new(now);
+                return Some(Turn::Closed(opening));
+            }
             (Finding::Success, None) => self.count(settings, now).attempts += 1,
             (Finding::Failure { pause, .. }, Some(_)) => {
                 if probe {
                     self.open(pause, settings, now);
-                    return true;
+                    return Some(Turn::Opened);
                 }
             }
             (Finding::Failure { pause, decisive }, None) => {
@@ -121,16 +172,84 @@ impl Breaker {
                 bucket.failures += 1;
                 if decisive || self.is_failing(settings, now) {
                     self.open(pause, settings, now);
-                    return true;
+                    return Some(Turn::Opened);
                 }
             }
         }
-        false
+        None
     }
 
-    /// Since when and until when the circuit is open, if it is.
-    pub(super) fn opening(&self) -> Option<(Instant, Instant)> {
-        self.open.map(|open| (open.since, open.until))
+    /// Since when and until when the circuit is open, or was before it became half-open; `None` when it is closed.
+    pub(super) fn opening(&self, now: Instant) -> Option<(Instant, Instant)> {
+        self.open
+            .filter(|open| now < open.until + FORGOTTEN_AFTER)
+            .map(|open| (open.since, open.until))
+    }
+
+    /// The opening that other processes know of, or are about to.
+    pub(super) fn shared(&self) -> Option<Uuid> {
+        self.open?.opening
+    }
+
+    /// Names the opening, to be told to other processes; `None` keeps it to this one.
+    pub(super) fn share(&mut self, opening: Option<Uuid>) {
+        if let Some(open) = &mut self.open {
+            open.opening = opening;
+        }
+    }
+
+    /// Whether this process makes the probe.
+    pub(super) fn is_probing(&self) -> bool {
+        self.open
+            .and_then(|open| open.probe)
+            .is_some_and(|probe| probe.is_own)
+    }
+
+    /// Takes over what another process found. Returns whether that is news.
+    pub(super) fn adopt(&mut self, seen: Seen, now: Instant) -> bool {
+        let known = self.open.filter(|open| open.opening == Some(seen.opening));
+        let probe = match (seen.claimed_until, known.and_then(|open| open.probe)) {
+            (Some(until), _) => Some(Probe {
+                until,
+                is_own: false,
+            }),
+            (None, probe) => probe.filter(|probe| probe.is_own),
+        };
+        // Read again, it is the same but for the time that reading took.
+        let off = |known: Open| known.until.max(seen.until) - known.until.min(seen.until);
+        if let Some(known) = known.filter(|known| off(*known) < SAME) {
+            self.open = Some(Open { probe, ..known });
+            return false;
+        }
+        if known.is_none() {
+            *self = Self::new(now);
+        }
+        self.open = Some(Open {
+            since: seen.since,
+            until: seen.until,
+            probe,
+            opening: Some(seen.opening),
+        });
+        true
+    }
+
+    /// Gives up an own probe that is not this process's to make.
+    pub(super) fn release(&mut self) {
+        if let Some(open) = &mut self.open {
+            open.probe = open.probe.filter(|probe| !probe.is_own);
+        }
+    }
+
+    /// Ends its pause at `latest`, for the settings allow no more.
+    pub(super) fn shorten(&mut self, latest: Instant) {
+        if let Some(open) = &mut self.open {
+            open.until = open.until.min(latest);
+        }
+    }
+
+    /// Closes it, since others found that it is well or that it is not wanted.
+    pub(super) fn close(&mut self, now: Instant) {
+        *self = Self::new(now);
     }
 
     /// Whether it is closed and remembers nothing.
@@ -146,6 +265,7 @@ impl Breaker {
             since,
             until: now + pause,
             probe: None,
+            opening: None,
         });
     }
 
@@ -209,8 +329,18 @@ mod tests {
         decisive: false,
     };
 
+    /// Whether it opened the circuit.
     fn settle(breaker: &mut Breaker, finding: Finding, now: Instant) -> bool {
-        breaker.settle(finding, false, &SETTINGS, now)
+        breaker.settle(finding, false, &SETTINGS, now) == Some(Turn::Opened)
+    }
+
+    fn seen(opening: u128, since: Instant, until: Instant) -> Seen {
+        Seen {
+            opening: Uuid::from_u128(opening),
+            since,
+            until,
+            claimed_until: None,
+        }
     }
 
     fn opened(now: Instant) -> Breaker {
@@ -229,7 +359,7 @@ mod tests {
         let now = Instant::now();
         let mut breaker = opened(now);
         let until = now + SECOND * 600;
-        assert_eq!(breaker.opening(), Some((now, until)));
+        assert_eq!(breaker.opening(now), Some((now, until)));
         assert_eq!(
             breaker.admit(until.checked_sub(SECOND).unwrap()),
             Gate::Open { until }
@@ -241,7 +371,10 @@ mod tests {
                 until: until + PROBE_CLAIM
             }
         );
-        breaker.settle(Finding::Success, true, &SETTINGS, until);
+        assert_eq!(
+            breaker.settle(Finding::Success, true, &SETTINGS, until),
+            Some(Turn::Closed(None))
+        );
         assert_eq!(breaker.admit(until), Gate::Closed);
         assert!(breaker.is_idle(&SETTINGS, until));
     }
@@ -252,16 +385,15 @@ mod tests {
         let mut breaker = opened(now);
         let later = now + SECOND * 600;
         assert_eq!(breaker.admit(later), Gate::Probe);
-        assert!(breaker.settle(
-            Finding::Failure {
-                pause: SECOND * 5,
-                decisive: false
-            },
-            true,
-            &SETTINGS,
-            later
-        ));
-        assert_eq!(breaker.opening(), Some((now, later + SECOND * 5)));
+        let failure = Finding::Failure {
+            pause: SECOND * 5,
+            decisive: false,
+        };
+        assert_eq!(
+            breaker.settle(failure, true, &SETTINGS, later),
+            Some(Turn::Opened)
+        );
+        assert_eq!(breaker.opening(later), Some((now, later + SECOND * 5)));
     }
 
     #[test]
@@ -270,7 +402,10 @@ mod tests {
         let mut breaker = opened(now);
         let later = now + SECOND * 600;
         assert_eq!(breaker.admit(later), Gate::Probe);
-        breaker.settle(Finding::Nothing, true, &SETTINGS, later);
+        assert_eq!(
+            breaker.settle(Finding::Nothing, true, &SETTINGS, later),
+            Some(Turn::Freed)
+        );
         assert_eq!(breaker.admit(later), Gate::Probe);
         assert_eq!(
             breaker.admit(later + PROBE_CLAIM),
@@ -336,7 +471,7 @@ mod tests {
                 },
                 now,
             );
-            assert_eq!(breaker.opening(), Some((now, now + clamped)));
+            assert_eq!(breaker.opening(now), Some((now, now + clamped)));
         }
     }
 
@@ -345,9 +480,74 @@ mod tests {
         let now = Instant::now();
         let mut breaker = opened(now);
         assert!(!settle(&mut breaker, FAILURE, now + SECOND));
-        assert_eq!(breaker.opening(), Some((now, now + SECOND * 600)));
+        assert_eq!(breaker.opening(now), Some((now, now + SECOND * 600)));
         settle(&mut breaker, Finding::Success, now + SECOND);
         assert_eq!(breaker.admit(now + SECOND), Gate::Closed);
+    }
+
+    #[test]
+    fn one_that_nobody_probes_is_forgotten_in_the_end() {
+        let now = Instant::now();
+        let mut breaker = opened(now);
+        let until = now + SECOND * 600;
+        let late = until + FORGOTTEN_AFTER;
+        assert!(breaker.opening(late.checked_sub(SECOND).unwrap()).is_some());
+        assert_eq!(breaker.opening(late), None);
+        assert_eq!(breaker.admit(late), Gate::Closed);
+        assert!(breaker.is_idle(&SETTINGS, late));
+    }
+
+    #[test]
+    fn what_another_process_found_is_taken_over() {
+        let now = Instant::now();
+        let until = now + SECOND * 30;
+        let mut breaker = Breaker::new(now);
+        assert!(breaker.adopt(seen(1, now, until), now));
+        assert_eq!(breaker.admit(now), Gate::Open { until });
+        let again = until + SAME / 2;
+        assert!(
+            !breaker.adopt(seen(1, now, again), now),
+            "read again, it is no news"
+        );
+        assert_eq!(breaker.opening(now), Some((now, until)));
+        assert!(
+            breaker.adopt(seen(1, now, now + SECOND), now),
+            "its pause was shortened"
+        );
+        assert_eq!(
+            breaker.settle(Finding::Success, false, &SETTINGS, now),
+            Some(Turn::Closed(Some(Uuid::from_u128(1))))
+        );
+    }
+
+    #[test]
+    fn the_probe_of_another_process_is_waited_for_until_it_is_given_back() {
+        let now = Instant::now();
+        let mut breaker = Breaker::new(now);
+        let theirs = Seen {
+            claimed_until: Some(now + SECOND * 40),
+            ..seen(1, now, now)
+        };
+        breaker.adopt(theirs, now);
+        assert_eq!(
+            breaker.admit(now),
+            Gate::Open {
+                until: now + SECOND * 40
+            }
+        );
+        assert!(!breaker.is_probing());
+        assert_eq!(
+            breaker.settle(Finding::Nothing, true, &SETTINGS, now),
+            None,
+            "it is not this process's to give back"
+        );
+        breaker.adopt(theirs, now);
+        breaker.adopt(seen(1, now, now), now);
+        assert_eq!(breaker.admit(now), Gate::Probe);
+        breaker.adopt(seen(1, now, now), now);
+        assert!(breaker.is_probing(), "an own probe goes on");
+        breaker.adopt(seen(2, now, now), now);
+        assert!(!breaker.is_probing(), "but not into another opening");
     }
 
     proptest! {

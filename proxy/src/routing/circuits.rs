@@ -1,28 +1,42 @@
-//! The circuits of this process, by Plan credential and model.
+//! Circuits, by Plan credential and model.
 
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Instant;
 
+use futures::FutureExt as _;
+use futures::future::BoxFuture;
 use parking_lot::Mutex;
+use spillway_core::domain::usage::FallbackReason;
+use spillway_core::repository::circuits::CircuitName;
 use uuid::Uuid;
 
-use super::breaker::{Breaker, Finding, Gate};
+use super::breaker::{Breaker, Finding, Gate, Seen, Turn};
 use crate::call::CircuitSettings;
 
 /// Models remembered for one credential. Clients name models, so there is no other bound on them.
 const MAX_MODELS: usize = 256;
 
-/// Keeps circuits. This process's own for now; one shared by all pods is another implementation.
+/// Keeps circuits, in memory: only [`claim`](Self::claim) may take time.
 pub trait CircuitStore: Send + Sync + 'static {
     /// Asks to make an attempt. The answer says which circuit a probe is of, to be settled so.
     fn admit(&self, credential: Uuid, model: &str, now: Instant) -> Admittance;
 
+    /// Asks whether the probe that was admitted is this process's to make. The answer says how the attempt may go on; one that
+    /// is not a probe any more is not to be settled as one.
+    fn claim(&self, name: CircuitName) -> BoxFuture<'static, Gate>;
+
+    /// Whether the Plan is not to be asked for `model`: its circuit is open, or waits for a probe. Claims nothing.
+    fn is_open(&self, credential: Uuid, model: &str, now: Instant) -> bool;
+
     /// Reports how an attempt ended. Returns whether that opened a circuit.
     fn settle(&self, report: &Report<'_>, settings: &CircuitSettings, now: Instant) -> bool;
 
-    /// The circuits that are open.
+    /// The circuits that are open or half-open.
     fn open(&self) -> Vec<OpenCircuit>;
+
+    /// Whether what was found before this process began is known, as far as it can be.
+    fn is_loaded(&self) -> bool;
 }
 
 /// What the circuits of a credential say to an attempt.
@@ -43,6 +57,8 @@ pub struct Report<'a> {
     pub model: &'a str,
     /// What was found.
     pub finding: Finding,
+    /// Why it failed, if it did.
+    pub reason: Option<FallbackReason>,
     /// Whether the finding is about the credential as such, for every model.
     pub whole_credential: bool,
     /// The admittance that the attempt was made with, if it was a probe.
@@ -62,9 +78,25 @@ pub struct OpenCircuit {
     pub until: Instant,
 }
 
-/// Circuits in memory.
-#[derive(Debug, Clone, Default)]
-pub struct LocalCircuits(Arc<Mutex<HashMap<Uuid, CredentialCircuits>>>);
+/// What a report did to the circuits that it is about.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Turns {
+    /// To that of the credential as such.
+    pub(super) whole: Option<Turn>,
+    /// To that of the model.
+    pub(super) model: Option<Turn>,
+}
+
+impl Turns {
+    /// Whether a circuit opened.
+    pub(super) fn opened(self) -> bool {
+        [self.whole, self.model].contains(&Some(Turn::Opened))
+    }
+}
+
+/// Circuits in memory, without a lock.
+#[derive(Debug, Default)]
+pub(super) struct Circuits(HashMap<Uuid, CredentialCircuits>);
 
 #[derive(Debug)]
 struct CredentialCircuits {
@@ -101,10 +133,10 @@ impl CredentialCircuits {
     }
 }
 
-impl CircuitStore for LocalCircuits {
-    fn admit(&self, credential: Uuid, model: &str, now: Instant) -> Admittance {
-        let mut circuits = self.0.lock();
-        let Some(circuits) = circuits.get_mut(&credential) else {
+impl Circuits {
+    /// See [`CircuitStore::admit`].
+    pub(super) fn admit(&mut self, credential: Uuid, model: &str, now: Instant) -> Admittance {
+        let Some(circuits) = self.0.get_mut(&credential) else {
             return Admittance {
                 gate: Gate::Closed,
                 whole_credential: false,
@@ -127,9 +159,25 @@ impl CircuitStore for LocalCircuits {
         }
     }
 
-    fn settle(&self, report: &Report<'_>, settings: &CircuitSettings, now: Instant) -> bool {
-        let mut circuits = self.0.lock();
-        let circuits = circuits
+    /// See [`CircuitStore::is_open`].
+    pub(super) fn is_open(&self, credential: Uuid, model: &str, now: Instant) -> bool {
+        self.0.get(&credential).is_some_and(|circuits| {
+            [Some(&circuits.whole), circuits.models.get(model)]
+                .into_iter()
+                .flatten()
+                .any(|breaker| breaker.opening(now).is_some())
+        })
+    }
+
+    /// See [`CircuitStore::settle`].
+    pub(super) fn settle(
+        &mut self,
+        report: &Report<'_>,
+        settings: &CircuitSettings,
+        now: Instant,
+    ) -> Turns {
+        let circuits = self
+            .0
             .entry(report.credential)
             .or_insert_with(|| CredentialCircuits::new(now));
         let probes = |whole: bool| {
@@ -142,9 +190,9 @@ impl CircuitStore for LocalCircuits {
             Finding::Failure { .. } if !report.whole_credential => Finding::Success,
             finding => finding,
         };
-        let mut opened = false;
-        if report.whole_credential || circuits.whole.opening().is_some() {
-            opened |= circuits
+        let mut turns = Turns::default();
+        if report.whole_credential || circuits.whole.opening(now).is_some() {
+            turns.whole = circuits
                 .whole
                 .settle(about_whole, probes(true), settings, now);
         }
@@ -157,31 +205,139 @@ impl CircuitStore for LocalCircuits {
             }
         };
         if let Some(breaker) = breaker {
-            opened |= breaker.settle(report.finding, probes(false), settings, now);
+            turns.model = breaker.settle(report.finding, probes(false), settings, now);
         }
-        opened
+        turns
     }
 
-    fn open(&self) -> Vec<OpenCircuit> {
-        let circuits = self.0.lock();
-        let mut open = Vec::new();
-        for (&credential, circuits) in circuits.iter() {
+    /// The circuits that are open or half-open.
+    pub(super) fn open(&self, now: Instant) -> Vec<OpenCircuit> {
+        let of = |(&credential, circuits): (&Uuid, &CredentialCircuits)| {
             let models = circuits
                 .models
                 .iter()
                 .map(|(model, breaker)| (Some(model.to_string()), breaker));
-            for (model, breaker) in models.chain([(None, &circuits.whole)]) {
-                if let Some((since, until)) = breaker.opening() {
-                    open.push(OpenCircuit {
+            models
+                .chain([(None, &circuits.whole)])
+                .filter_map(|(model, breaker)| {
+                    let (since, until) = breaker.opening(now)?;
+                    Some(OpenCircuit {
                         credential,
                         model,
                         since,
                         until,
-                    });
+                    })
+                })
+                .collect::<Vec<_>>()
+        };
+        self.0.iter().flat_map(of).collect()
+    }
+
+    /// A circuit, if there is one.
+    pub(super) fn get_mut(&mut self, name: &CircuitName) -> Option<&mut Breaker> {
+        let circuits = self.0.get_mut(&name.credential)?;
+        match &name.model {
+            None => Some(&mut circuits.whole),
+            Some(model) => circuits.models.get_mut(model.as_str()),
+        }
+    }
+
+    /// Takes over what another process found. Returns whether that is news.
+    pub(super) fn adopt(
+        &mut self,
+        name: &CircuitName,
+        seen: Seen,
+        settings: &CircuitSettings,
+        now: Instant,
+    ) -> bool {
+        let circuits = self
+            .0
+            .entry(name.credential)
+            .or_insert_with(|| CredentialCircuits::new(now));
+        let breaker = match &name.model {
+            None => Some(&mut circuits.whole),
+            Some(model) => circuits.model(model, settings, now),
+        };
+        breaker.is_some_and(|breaker| breaker.adopt(seen, now))
+    }
+
+    /// Closes the circuits that other processes know of, but for those that `keeps` says yes to. Returns whether there were any.
+    pub(super) fn close_shared(
+        &mut self,
+        now: Instant,
+        keeps: impl Fn(&CircuitName) -> bool,
+    ) -> bool {
+        let mut closed = false;
+        for (&credential, circuits) in &mut self.0 {
+            let models = circuits
+                .models
+                .iter_mut()
+                .map(|(model, breaker)| (Some(model), breaker));
+            for (model, breaker) in models.chain([(None, &mut circuits.whole)]) {
+                if breaker.shared().is_none() {
+                    continue;
+                }
+                let name = CircuitName {
+                    credential,
+                    model: model.map(|model| model.to_string()),
+                };
+                if !keeps(&name) {
+                    breaker.close(now);
+                    closed = true;
                 }
             }
         }
-        open
+        closed
+    }
+
+    /// Holds pauses to the settings, which may have been made tighter, and forgets what nothing is remembered of.
+    pub(super) fn tidy(&mut self, settings: &CircuitSettings, now: Instant) {
+        let latest = now + settings.reset_timeout;
+        self.0.retain(|_, circuits| {
+            let models = circuits.models.values_mut();
+            models
+                .chain([&mut circuits.whole])
+                .for_each(|breaker| breaker.shorten(latest));
+            circuits
+                .models
+                .retain(|_, breaker| !breaker.is_idle(settings, now));
+            !circuits.models.is_empty() || !circuits.whole.is_idle(settings, now)
+        });
+    }
+
+    /// Closes and forgets everything.
+    pub(super) fn clear(&mut self) {
+        self.0.clear();
+    }
+}
+
+/// The circuits of this process alone.
+#[derive(Debug, Clone, Default)]
+pub struct LocalCircuits(Arc<Mutex<Circuits>>);
+
+impl CircuitStore for LocalCircuits {
+    fn admit(&self, credential: Uuid, model: &str, now: Instant) -> Admittance {
+        self.0.lock().admit(credential, model, now)
+    }
+
+    fn claim(&self, _: CircuitName) -> BoxFuture<'static, Gate> {
+        std::future::ready(Gate::Probe).boxed()
+    }
+
+    fn is_open(&self, credential: Uuid, model: &str, now: Instant) -> bool {
+        self.0.lock().is_open(credential, model, now)
+    }
+
+    fn settle(&self, report: &Report<'_>, settings: &CircuitSettings, now: Instant) -> bool {
+        self.0.lock().settle(report, settings, now).opened()
+    }
+
+    fn open(&self) -> Vec<OpenCircuit> {
+        self.0.lock().open(Instant::now())
+    }
+
+    fn is_loaded(&self) -> bool {
+        true
     }
 }
 
@@ -213,6 +369,7 @@ mod tests {
             credential: ONE,
             model: "a",
             finding,
+            reason: None,
             whole_credential,
             probe,
         }
@@ -237,6 +394,20 @@ mod tests {
         ));
         assert_eq!(circuits.admit(TWO, "a", now).gate, Gate::Closed);
         assert_eq!(circuits.open().len(), 2);
+    }
+
+    #[test]
+    fn looking_claims_no_probe() {
+        let (circuits, now) = (LocalCircuits::default(), Instant::now());
+        circuits.settle(&report(FAILURE, false, None), &SETTINGS, now);
+        let later = now + Duration::from_secs(11);
+        for at in [now, later] {
+            assert!(circuits.is_open(ONE, "a", at));
+            assert!(!circuits.is_open(ONE, "b", at) && !circuits.is_open(TWO, "a", at));
+        }
+        assert_eq!(circuits.admit(ONE, "a", later).gate, Gate::Probe);
+        circuits.settle(&report(FAILURE, true, None), &SETTINGS, now);
+        assert!(circuits.is_open(ONE, "b", now));
     }
 
     #[test]
@@ -297,6 +468,7 @@ mod tests {
             circuits
                 .0
                 .lock()
+                .0
                 .values()
                 .all(|circuits| circuits.models.is_empty())
         );

@@ -11,6 +11,7 @@ mod ledger;
 mod pace;
 mod permit;
 mod relay;
+mod shared;
 mod target;
 
 use std::sync::Arc;
@@ -28,6 +29,7 @@ pub use self::circuits::{Admittance, CircuitStore, LocalCircuits, OpenCircuit, R
 use self::class::Failure;
 use self::ledger::Ledger;
 use self::permit::Permit;
+pub use self::shared::{SharedCircuits, SharedSettings};
 use self::target::bedrock_target;
 use crate::adapter::ErrorBody;
 use crate::adapter::bedrock_invoke::{BedrockInvokeAdapter, BedrockTarget};
@@ -110,7 +112,12 @@ impl Router {
         }
     }
 
-    /// The circuits that are open, for metrics.
+    /// Whether the circuits that were open before this process began are known, as far as they can be.
+    pub fn is_loaded(&self) -> bool {
+        self.circuits.is_loaded()
+    }
+
+    /// The circuits that are open or half-open, for metrics.
     pub fn open_circuits(&self) -> Vec<OpenCircuit> {
         self.circuits.open()
     }
@@ -125,8 +132,8 @@ impl Router {
         let admittance = self
             .circuits
             .admit(plan.id, &call.head.model, Instant::now());
-        let permit = self.permit(plan, call, admittance);
-        if matches!(admittance.gate, Gate::Open { .. }) {
+        let mut permit = self.permit(plan, call, admittance);
+        if matches!(permit.claim(admittance).await, Gate::Open { .. }) {
             let first = match self
                 .fall_back(
                     call,
