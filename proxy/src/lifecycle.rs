@@ -4,11 +4,12 @@
 //! still taken while endpoints are removed, then no new connections, answers in flight finished, the spool flushed, exit 0.
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use aws_config::BehaviorVersion;
-use spillway_core::repository::{self, ConnectOptions, RepositoryError};
+use spillway_core::repository::{self, ConnectOptions, PgPool, RepositoryError};
 use spillway_core::security::envelope::Envelope;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
@@ -18,7 +19,7 @@ use crate::adapter::bedrock_invoke::BedrockInvokeAdapter;
 use crate::adapter::plan::PlanAdapter;
 use crate::adapter::{HttpClients, HttpSettings, TlsSetupError};
 use crate::config::{Config, Encryption};
-use crate::directory::{self, DirectorySettings, SecretMismatch};
+use crate::directory::{self, Directory, DirectorySettings, SecretMismatch};
 use crate::http::admin::{self, Health};
 use crate::http::auth::OriginVerify;
 use crate::http::body::ByteBudget;
@@ -106,17 +107,11 @@ pub async fn run(config: Config) -> Result<(), RunError> {
         allowed: Arc::new(config.allowed_upstreams),
         connect_timeout: config.connect_timeout,
     })?;
-    let circuits = SharedCircuits::start(SharedSettings {
-        database: database.clone(),
-        pool: directory.pool(),
-        changed: directory.circuits(),
-        mirror_dir: config.spool_dir.clone(),
-    })
-    .await;
+    let circuits = circuits(&directory, database.clone(), config.spool_dir.clone()).await;
     let router = Arc::new(Router::new(
         PlanAdapter::new(&clients),
         BedrockInvokeAdapter::new(&clients, config.bedrock_endpoint),
-        Arc::new(circuits),
+        circuits,
         config.timeouts,
     ));
     let health = Health::new(
@@ -181,6 +176,20 @@ pub async fn run(config: Config) -> Result<(), RunError> {
     }
     admin.abort();
     mismatch.map_or(Ok(()), |mismatch| Err(mismatch.into()))
+}
+
+async fn circuits(
+    directory: &Directory,
+    database: PgPool,
+    mirror_dir: PathBuf,
+) -> Arc<SharedCircuits> {
+    let circuits = SharedCircuits::start(SharedSettings {
+        database,
+        pool: directory.pool(),
+        changed: directory.circuits(),
+        mirror_dir,
+    });
+    Arc::new(circuits.await)
 }
 
 async fn listen(variable: &'static str, address: SocketAddr) -> Result<TcpListener, RunError> {

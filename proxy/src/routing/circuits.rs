@@ -279,7 +279,7 @@ impl Circuits {
                 }
                 let name = CircuitName {
                     credential,
-                    model: model.map(|model| model.to_string()),
+                    model: model.map(ToString::to_string),
                 };
                 if !keeps(&name) {
                     breaker.close(now);
