@@ -90,15 +90,8 @@ impl Counter {
     }
 
     fn is_open(&self, plan: &PlanCredential, call: &Call) -> bool {
-        let now = StdInstant::now();
-        self.circuits.open().iter().any(|circuit| {
-            circuit.credential == plan.id
-                && circuit.until > now
-                && circuit
-                    .model
-                    .as_ref()
-                    .is_none_or(|model| *model == call.head.model)
-        })
+        self.circuits
+            .is_open(plan.id, &call.head.model, std::time::Instant::now())
     }
 
     async fn ask_plan(&self, call: &Call, plan: &PlanCredential) -> PlanAnswer {
