@@ -1,7 +1,7 @@
 //! Counts the tokens of a request: by the Plan, else by Bedrock, else by a guess that says so.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant as StdInstant};
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue, Method, Response, StatusCode};
