@@ -11,7 +11,7 @@ use super::{
     bedrock_count, bedrock_invoke,
     behaviour::{Failure, Operation},
     config::Config,
-    converse,
+    converse, converse_rules,
     events::{self, Event, Stage},
     eventstream,
     message::Message,
@@ -75,7 +75,7 @@ pub(crate) fn refusal(request: &Received, config: &Config) -> Option<Failure> {
             bedrock_invoke::problem(model, &request.body)
         }
         Operation::CountTokens => bedrock_count::problem(model, &request.body),
-        _ => converse::problem(&request.body),
+        _ => converse_rules::problem(model, &request.body),
     };
     problem.map(|problem| validation(&problem))
 }

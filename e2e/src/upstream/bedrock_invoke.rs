@@ -2,6 +2,8 @@
 
 use serde_json::{Map, Value};
 
+use super::messages_rules;
+
 /// Fields of the body that Bedrock knows. Everything else is refused by name.
 const FIELDS: [&str; 15] = [
     "anthropic_version",
@@ -65,6 +67,11 @@ const TOOL_TYPES: [&str; 6] = [
 
 const MAX_CACHE_CONTROLS: usize = 4;
 
+/// Whether Bedrock knows a beta flag.
+pub(crate) fn is_beta(beta: &str) -> bool {
+    BETAS.contains(&beta)
+}
+
 /// What is wrong with a body, in the service's words.
 pub(crate) fn problem(model: &str, body: &[u8]) -> Option<String> {
     if !model.contains("anthropic.") && !model.starts_with("arn:") {
@@ -80,6 +87,7 @@ pub(crate) fn problem(model: &str, body: &[u8]) -> Option<String> {
     check_fields(&body)
         .and_then(|betas| check_tools(&body, &betas))
         .and_then(|()| check_content(&body))
+        .and_then(|()| messages_rules::check(&body))
         .err()
 }
 

@@ -5,6 +5,7 @@ use serde_json::{Map, Value};
 use super::{
     behaviour::{Failure, Operation},
     config::Config,
+    messages_rules,
     received::Received,
 };
 
@@ -86,6 +87,7 @@ fn check_body(request: &Received, version: &str) -> Result<(), Failure> {
             ));
         }
     }
+    messages_rules::check(&body).map_err(bad)?;
     if version == NEWEST_VERSION {
         check_newest(&body, messages)
     } else {

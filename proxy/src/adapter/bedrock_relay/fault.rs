@@ -8,7 +8,7 @@ use http::{HeaderMap, HeaderValue, StatusCode};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use crate::adapter::bedrock_invoke::errors::{names_an_account, to_anthropic};
+use crate::adapter::bedrock::{names_an_account, to_anthropic};
 use crate::stream::exception_frame;
 
 /// Exceptions of the Bedrock runtime by status.
