@@ -153,8 +153,11 @@ where
     }
     let until = Instant::now() + TOTAL;
     if coding == Coding::Gzip {
-        let (bytes, _share) = gzip::read(body, budget, until).await?;
-        return Ok(Bytes::from_owner(Held { bytes, _share }));
+        let (bytes, share) = gzip::read(body, budget, until).await?;
+        return Ok(Bytes::from_owner(Held {
+            bytes,
+            _share: share,
+        }));
     }
     let upfront = declared.unwrap_or_default().min(MAX_UPFRONT);
     let mut share = budget.take(upfront).ok_or_else(busy)?;

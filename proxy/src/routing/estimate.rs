@@ -237,7 +237,9 @@ pub(super) fn input_tokens(body: &[u8]) -> Option<u64> {
         .unwrap_or_default();
     if !tools.is_empty() {
         weight.tokens += TOOLS + TOOL * tools.len() as u64;
-        tools.iter().for_each(|tool| weight.json(tool.get()));
+        for tool in tools {
+            weight.json(tool.get());
+        }
     }
     let schema = request.output_format.or_else(|| {
         serde_json::from_str::<OutputConfig<'_>>(request.output_config?.get())
