@@ -1,5 +1,10 @@
 //! Circuits that pods share: what one found, all honour; one probes for all; nothing is forgotten, and nothing waits for Postgres.
 
+#![allow(
+    clippy::unwrap_used,
+    reason = "a helper that fails is a test that fails"
+)]
+
 mod support;
 
 use std::time::{Duration, Instant};
