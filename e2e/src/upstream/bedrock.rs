@@ -71,9 +71,9 @@ pub(crate) fn refusal(request: &Received, config: &Config) -> Option<Failure> {
     }
     let problem = match request.operation {
         Operation::Invoke | Operation::InvokeStream => {
-            bedrock_invoke::problem(model, &request.body)
+            bedrock_invoke::problem(model, &request.body, config.foreign_signatures)
         }
-        _ => converse::problem(&request.body),
+        _ => converse::problem(&request.body, config.foreign_signatures),
     };
     problem.map(|problem| validation(&problem))
 }

@@ -2,6 +2,8 @@
 
 use serde_json::{Map, Value};
 
+use super::conversation;
+
 /// Fields of the body that Bedrock knows. Everything else is refused by name.
 const FIELDS: [&str; 15] = [
     "anthropic_version",
@@ -21,8 +23,9 @@ const FIELDS: [&str; 15] = [
     "context_management",
 ];
 
-/// Beta flags that Bedrock knows; any other is `invalid beta flag`.
-const BETAS: [&str; 14] = [
+/// Beta flags that Bedrock knows; any other is `invalid beta flag`. The two of 2026 are those that Claude Code 2.1.332 sends
+/// when it speaks Bedrock's format.
+const BETAS: [&str; 16] = [
     "computer-use-2024-10-22",
     "computer-use-2025-01-24",
     "computer-use-2025-11-24",
@@ -34,6 +37,8 @@ const BETAS: [&str; 14] = [
     "interleaved-thinking-2025-05-14",
     "output-128k-2025-02-19",
     "prompt-caching-2024-07-31",
+    "thinking-display-updates-2026-08-18",
+    "thinking-token-count-2026-05-13",
     "token-efficient-tools-2025-02-19",
     "tool-examples-2025-10-29",
     "tool-search-tool-2025-10-19",
@@ -63,10 +68,26 @@ const TOOL_TYPES: [&str; 6] = [
     "tool_search_tool_",
 ];
 
+/// Types of content blocks that Bedrock knows.
+const BLOCKS: [&str; 12] = [
+    "document",
+    "image",
+    "redacted_thinking",
+    "search_result",
+    "server_tool_use",
+    "text",
+    "thinking",
+    "tool_reference",
+    "tool_result",
+    "tool_search_tool_result",
+    "tool_use",
+    "compaction",
+];
+
 const MAX_CACHE_CONTROLS: usize = 4;
 
 /// What is wrong with a body, in the service's words.
-pub(crate) fn problem(model: &str, body: &[u8]) -> Option<String> {
+pub(crate) fn problem(model: &str, body: &[u8], trusts_foreign: bool) -> Option<String> {
     if !model.contains("anthropic.") && !model.starts_with("arn:") {
         return Some(format!(
             "Malformed input request: {model} does not take Anthropic's request format."
@@ -78,8 +99,13 @@ pub(crate) fn problem(model: &str, body: &[u8]) -> Option<String> {
         );
     };
     check_fields(&body)
-        .and_then(|betas| check_tools(&body, &betas))
+        .and_then(|betas| {
+            check_tools(&body, &betas)?;
+            check_thinking(&body, &betas)
+        })
+        .and_then(|()| check_messages(&body))
         .and_then(|()| check_content(&body))
+        .and_then(|()| conversation::check(&body, trusts_foreign))
         .err()
 }
 
@@ -159,6 +185,51 @@ fn check_tools(body: &Map<String, Value>, betas: &[&str]) -> Result<(), String> 
             return Err(format!(
                 "tools.{index}.{kind}.name: String should match pattern '^[a-zA-Z0-9_-]{{1,128}}$'"
             ));
+        }
+    }
+    Ok(())
+}
+
+/// How thinking is shown: the newest way of it is known only with its beta flag.
+fn check_thinking(body: &Map<String, Value>, betas: &[&str]) -> Result<(), String> {
+    let Some(thinking) = body.get("thinking") else {
+        return Ok(());
+    };
+    match (&thinking["display"], &thinking["type"]) {
+        (Value::Null, _) => Ok(()),
+        (Value::String(display), _) if ["summarized", "omitted"].contains(&display.as_str()) => {
+            Ok(())
+        }
+        (Value::String(display), _)
+            if display == "updates" && betas.contains(&"thinking-display-updates-2026-08-18") =>
+        {
+            Ok(())
+        }
+        (_, kind) => Err(format!(
+            "thinking.{}.display: Input should be 'summarized' or 'omitted'",
+            kind.as_str().unwrap_or("enabled")
+        )),
+    }
+}
+
+/// A message has its role and its content; blocks are of the types that Bedrock knows.
+fn check_messages(body: &Map<String, Value>) -> Result<(), String> {
+    let messages = body.get("messages").and_then(Value::as_array);
+    for (index, message) in messages.into_iter().flatten().enumerate() {
+        let fields = message.as_object().into_iter().flat_map(Map::keys);
+        if let Some(field) = fields
+            .into_iter()
+            .find(|field| !["role", "content"].contains(&field.as_str()))
+        {
+            return Err(extra(&format!("messages.{index}.{field}")));
+        }
+        for (at, block) in conversation::blocks(message).iter().enumerate() {
+            let kind = block["type"].as_str().unwrap_or_default();
+            if !BLOCKS.contains(&kind) {
+                return Err(format!(
+                    "messages.{index}.content.{at}: Input tag '{kind}' found using 'type' does not match any of the expected tags"
+                ));
+            }
         }
     }
     Ok(())
@@ -264,7 +335,7 @@ mod tests {
     }
 
     fn problem_of(changes: &Value) -> Option<String> {
-        problem(MODEL, body(changes).to_string().as_bytes())
+        problem(MODEL, body(changes).to_string().as_bytes(), true)
     }
 
     #[test]
@@ -315,6 +386,18 @@ mod tests {
                 json!({"messages": [{"role": "user", "content": [{"type": "text", "text": ""}]}]}),
                 "messages.0.content.0: text content blocks must be non-empty",
             ),
+            (
+                json!({"messages": [{"role": "user", "content": "a", "output_config": {"effort": "low"}}]}),
+                "messages.0.output_config: Extra inputs are not permitted",
+            ),
+            (
+                json!({"messages": [{"role": "user", "content": [{"type": "tool_addition"}]}]}),
+                "messages.0.content.0: Input tag 'tool_addition' found using 'type' does not match any of the expected tags",
+            ),
+            (
+                json!({"thinking": {"type": "adaptive", "display": "updates"}}),
+                "thinking.adaptive.display: Input should be 'summarized' or 'omitted'",
+            ),
         ] {
             assert_eq!(problem_of(&changes).as_deref(), Some(expected));
         }
@@ -324,6 +407,11 @@ mod tests {
     fn a_field_travels_with_its_beta() {
         let changes =
             json!({"context_management": {}, "anthropic_beta": ["context-management-2025-06-27"]});
+        assert_eq!(problem_of(&changes), None);
+        let changes = json!({
+            "thinking": {"type": "adaptive", "display": "updates"},
+            "anthropic_beta": ["thinking-display-updates-2026-08-18"],
+        });
         assert_eq!(problem_of(&changes), None);
     }
 

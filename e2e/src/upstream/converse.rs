@@ -4,16 +4,22 @@ use std::collections::HashSet;
 
 use serde_json::{Value, json};
 
-use super::{message::Message, script::Block};
+use super::{
+    conversation::Places,
+    message::Message,
+    script::Block,
+    signature::{self, Verdict},
+};
 
 const MAX_CACHE_POINTS: usize = 4;
 
 /// What is wrong with a body, much in the service's words.
-pub(crate) fn problem(body: &[u8]) -> Option<String> {
+pub(crate) fn problem(body: &[u8], trusts_foreign: bool) -> Option<String> {
     let Ok(body) = serde_json::from_slice::<Value>(body) else {
         return Some("The request body is not valid JSON.".to_owned());
     };
     check_messages(&body)
+        .and_then(|()| check_reasoning(&body, trusts_foreign))
         .and_then(|()| check_tools(&body))
         .and_then(|()| check_cache_points(&body))
         .err()
@@ -129,6 +135,60 @@ fn check_tool_results(index: usize, message: &Value, next: Option<&Value>) -> Re
     }
 }
 
+/// Reasoning that was signed comes back as it was, where it was: cache points do not count.
+fn check_reasoning(body: &Value, trusts_foreign: bool) -> Result<(), String> {
+    use base64::{Engine, prelude::BASE64_STANDARD};
+    for (index, message) in list(body, "messages").iter().enumerate() {
+        let mut places = Places::default();
+        let blocks = list(message, "content")
+            .iter()
+            .filter(|block| block.get("cachePoint").is_none());
+        for (at, block) in blocks.enumerate() {
+            let Some(reasoning) = block.get("reasoningContent") else {
+                continue;
+            };
+            let text = &reasoning["reasoningText"];
+            let (verdict, member) =
+                match (text["signature"].as_str(), &reasoning["redactedContent"]) {
+                    (Some(signature), _) => {
+                        let thinking = text["text"].as_str().unwrap_or_default();
+                        (signature::verify(thinking, signature), "signature")
+                    }
+                    (None, Value::String(data)) => {
+                        let data = BASE64_STANDARD.decode(data).ok();
+                        let data = data.and_then(|data| String::from_utf8(data).ok());
+                        (
+                            signature::verify_redacted(&data.unwrap_or_default()),
+                            "data",
+                        )
+                    }
+                    // Models other than Claude do not sign.
+                    (None, _) if trusts_foreign => continue,
+                    (None, _) => {
+                        return Err(format!(
+                            "messages.{index}.content.{at}.thinking.signature: Field required"
+                        ));
+                    }
+                };
+            match verdict {
+                Verdict::Genuine { place } if places.fits(at, place) => {}
+                Verdict::Foreign if trusts_foreign => {}
+                Verdict::Genuine { .. } => {
+                    return Err(format!(
+                        "messages.{index}.content.{at}: `thinking` or `redacted_thinking` blocks in the latest assistant message cannot be modified. These blocks must remain as they were in the original response."
+                    ));
+                }
+                Verdict::Foreign | Verdict::Altered => {
+                    return Err(format!(
+                        "messages.{index}.content.{at}: Invalid `{member}` in `thinking` block"
+                    ));
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
 fn ids<'a>(message: &'a Value, kind: &str) -> Vec<&'a str> {
     list(message, "content")
         .iter()
@@ -231,7 +291,7 @@ mod tests {
     use super::*;
 
     fn problem_of(body: &Value) -> Option<String> {
-        problem(body.to_string().as_bytes())
+        problem(body.to_string().as_bytes(), true)
     }
 
     fn user(content: &Value) -> Value {

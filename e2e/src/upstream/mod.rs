@@ -1,11 +1,13 @@
 //! Fake upstreams: an Anthropic Messages API ("Plan") and a Bedrock runtime that behave as they are told.
 
+mod agent;
 mod answer;
 mod bedrock;
 mod bedrock_invoke;
 mod behaviour;
 mod config;
 pub mod control;
+mod conversation;
 mod converse;
 mod events;
 mod eventstream;
@@ -22,6 +24,7 @@ mod received;
 mod script;
 mod server;
 mod service;
+mod signature;
 mod sigv4;
 mod usage;
 
@@ -37,6 +40,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 
 use self::service::Shared;
 pub use self::{
+    agent::{Act, Agent},
     behaviour::{Failure, HeaderIs, Mode, Operation, Reply, Rule, When},
     config::{
         AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AwsCredentials, BEDROCK_API_KEY, Config,
