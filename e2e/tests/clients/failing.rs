@@ -5,17 +5,19 @@ use spillway_e2e::upstream::{
 };
 
 use crate::support::claude::{Claude, Told};
+use crate::support::conversation::replayed;
 use crate::support::database::UsageRow;
 use crate::support::task::{
-    PROMPT, TURNS, agent, assert_booked, assert_done, assert_whole, give, served,
+    ANSWER, PROMPT, TURNS, agent, assert_booked, assert_changed, assert_done, assert_whole, give,
+    served,
 };
 use crate::support::{Api, World};
 
-/// Plan fails once, in the turn that brings the first result back.
-fn fail_second_turn(world: &World, reply: impl Into<Reply>) {
+/// Plan fails once, in the turn that brings so many results back.
+fn fail_turn(world: &World, rounds: usize, reply: impl Into<Reply>) {
     world.fakes.plan.clear_rules();
     world.fakes.plan.push(Rule::once(reply).when(When {
-        rounds: Some(1),
+        rounds: Some(rounds),
         ..When::default()
     }));
     world.fakes.plan.push(Rule::forever(agent(world)));
@@ -76,14 +78,14 @@ async fn assert_moved(
 
 #[tokio::test]
 async fn between_turns_to_invoke_model_and_back() {
-    let fail = async |world: &World| fail_second_turn(world, Failure::status(529));
+    let fail = async |world: &World| fail_turn(world, 1, Failure::status(529));
     let (world, told) = story(Api::InvokeModel, fail).await;
     assert_moved(&world, &told, "overloaded", Operation::InvokeStream).await;
 }
 
 #[tokio::test]
 async fn between_turns_to_converse_and_back() {
-    let fail = async |world: &World| fail_second_turn(world, Failure::status(500));
+    let fail = async |world: &World| fail_turn(world, 1, Failure::status(500));
     let (world, told) = story(Api::Converse, fail).await;
     assert_moved(&world, &told, "server_error", Operation::ConverseStream).await;
 }
@@ -91,7 +93,7 @@ async fn between_turns_to_converse_and_back() {
 #[tokio::test]
 async fn within_a_stream_before_content_is_not_seen() {
     let fail = async |world: &World| {
-        fail_second_turn(world, broken(world, Point::Content, overloaded()));
+        fail_turn(world, 1, broken(world, Point::Content, overloaded()));
     };
     let (world, told) = story(Api::InvokeModel, fail).await;
     assert_moved(&world, &told, "overloaded", Operation::InvokeStream).await;
@@ -99,4 +101,48 @@ async fn within_a_stream_before_content_is_not_seen() {
         world.generated(Kind::Plan)[1].answer.outcome,
         Outcome::ErrorSent
     );
+}
+
+/// What was shown cannot be taken back: the client gets an `error` event and asks for the turn again by itself, this time of a
+/// Plan that works.
+async fn after_content(rounds: usize, at: Point, action: Action) {
+    let fail = async |world: &World| fail_turn(world, rounds, broken(world, at, action));
+    let (world, told) = story(Api::InvokeModel, fail).await;
+    assert_eq!(told.answer(), ANSWER);
+    assert_changed(&world);
+    assert_eq!(world.generated(Kind::Bedrock).len(), 0);
+    let asked = world.generated(Kind::Plan);
+    assert_eq!(asked.len(), TURNS + 1);
+    // Where text was shown, it adds a reminder that the answer was cut off.
+    let [before, again] = [rounds, rounds + 1].map(|turn| replayed(&asked[turn]));
+    assert_eq!(before, again);
+    assert_whole(&world, asked.last().unwrap());
+
+    let mut rows = world.database.usage(TURNS + 1).await;
+    let broken = rows.remove(rounds);
+    assert_eq!(served(&rows), [("plan", None); TURNS]);
+    assert_booked(&world, &rows);
+    assert_eq!(
+        (broken.status.as_str(), broken.http_status),
+        ("upstream_error", 200)
+    );
+    // What it read is known from the stream's beginning, what it wrote is not.
+    assert!(broken.estimated && broken.output_tokens > 0, "{broken:?}");
+    let read = i64::try_from(asked[rounds].answer.usage.unwrap().input_tokens);
+    assert_eq!(Ok(broken.input_tokens), read);
+}
+
+#[tokio::test]
+async fn within_a_stream_after_thoughts_the_turn_is_asked_for_again() {
+    after_content(1, Point::Deltas(2), overloaded()).await;
+}
+
+#[tokio::test]
+async fn within_a_stream_after_text_the_turn_is_asked_for_again() {
+    after_content(3, Point::Deltas(3), overloaded()).await;
+}
+
+#[tokio::test]
+async fn a_stream_that_breaks_off_inside_of_an_event_is_asked_for_again() {
+    after_content(3, Point::Deltas(3), Action::CutInside).await;
 }

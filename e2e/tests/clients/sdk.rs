@@ -56,7 +56,8 @@ async fn work(world: &World, sdk: Sdk, way: &str, model: &str) -> Vec<Run> {
         ("MODEL", model.to_owned()),
     ]);
     let runs: Vec<Run> = script::json(world, sdk, "sdk", &variables).await;
-    assert_eq!(runs.len(), RUNS);
+    let how: Vec<_> = runs.iter().map(|run| run.how.as_str()).collect();
+    assert_eq!(how, ["whole", "streamed"]);
     for run in &runs {
         assert_eq!(run.file, "beta \u{e9}\n", "{run:#?}");
         assert_eq!(run.answers.len(), TURNS, "{run:#?}");
@@ -154,12 +155,12 @@ async fn on_plan(sdk: Sdk) {
 async fn moving(sdk: Sdk, api: Api, operations: [Operation; 2]) {
     let world = world(api).await;
     world.fakes.plan.clear_rules();
+    // The first failure is the first task's, the second the second's.
     for reply in [Failure::status(529), Failure::status(500)] {
         world.fakes.plan.push(Rule::once(reply).when(When {
             rounds: Some(1),
             ..When::default()
         }));
-        // After the first task's failure comes its last turn, and then the second task.
     }
     world.fakes.plan.push(Rule::forever(agent()));
     let runs = work(&world, sdk, "x-api-key", MODEL).await;

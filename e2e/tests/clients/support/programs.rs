@@ -43,6 +43,8 @@ pub fn http() -> reqwest::Client {
 pub struct Output {
     pub code: Option<i32>,
     pub stdout: String,
+    /// For whoever reads why a story failed.
+    #[expect(dead_code, reason = "shown with the rest")]
     pub stderr: String,
 }
 

@@ -23,7 +23,7 @@ pub enum Sdk {
 /// One task, from the user's words to the last answer.
 #[derive(Debug, Deserialize)]
 pub struct Run {
-    /// Whether the answers were streamed.
+    /// `whole` or `streamed`.
     pub how: String,
     /// Every message as the SDK gave it.
     pub answers: Vec<Value>,
