@@ -3,6 +3,7 @@
 mod agent;
 mod answer;
 mod bedrock;
+mod bedrock_count;
 mod bedrock_invoke;
 mod behaviour;
 mod config;
