@@ -116,7 +116,8 @@ fn check_fields(body: &Map<String, Value>) -> Result<Vec<&str>, String> {
         .map(|version| version.as_str())
     {
         None => return Err("anthropic_version: Field required".to_owned()),
-        Some(Some("bedrock-2023-05-31")) => {}
+        // The second is what Anthropic's SDKs send since version 2026-10-21 of the API.
+        Some(Some("bedrock-2023-05-31" | "2026-10-21")) => {}
         Some(_) => return Err("Invalid API version".to_owned()),
     }
     let betas = betas(body)?;

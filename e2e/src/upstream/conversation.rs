@@ -136,7 +136,6 @@ fn all_answered(open: &[&str], called_at: usize) -> Result<(), String> {
 
 /// Thinking is signed, unaltered and where it was.
 fn check_thinking(index: usize, blocks: &[Value], trusts_foreign: bool) -> Result<(), String> {
-    let mut places = Places::default();
     for (at, block) in blocks.iter().enumerate() {
         let place = format!("messages.{index}.content.{at}");
         let (verdict, member) = match block["type"].as_str() {
@@ -157,7 +156,7 @@ fn check_thinking(index: usize, blocks: &[Value], trusts_foreign: bool) -> Resul
         };
         let kind = block["type"].as_str().unwrap_or_default();
         match verdict {
-            Verdict::Genuine { place: signed } if places.fits(at, signed) => {}
+            Verdict::Genuine { place: signed } if signed == at => {}
             Verdict::Genuine { .. } => {
                 return Err(format!(
                     "{place}: `thinking` or `redacted_thinking` blocks in the latest assistant message cannot be modified. These blocks must remain as they were in the original response."
@@ -170,23 +169,6 @@ fn check_thinking(index: usize, blocks: &[Value], trusts_foreign: bool) -> Resul
         }
     }
     Ok(())
-}
-
-/// Where the blocks of a turn were generated, compared with where they are now. Several answers may have become one turn: each
-/// begins anew with a block that was its first.
-#[derive(Default)]
-pub(crate) struct Places {
-    begin: usize,
-}
-
-impl Places {
-    /// Whether a block that was signed for a place may stand here.
-    pub(crate) fn fits(&mut self, at: usize, signed: usize) -> bool {
-        if signed == 0 {
-            self.begin = at;
-        }
-        at == self.begin + signed
-    }
 }
 
 /// With `thinking: enabled` the last answer that called tools begins with thinking.
@@ -252,8 +234,7 @@ mod tests {
             assistant(&json!([thinking(0, "a"), call("1"), unseen, call("2")])),
             user(&json!([result("2"), result("1")])),
             {"role": "system", "content": "and now"},
-            // Two answers that a client put into one turn.
-            assistant(&json!([thinking(0, "c"), {"type": "text", "text": "x"}, thinking(0, "d"), call("3")])),
+            assistant(&json!([thinking(0, "c"), {"type": "text", "text": "x"}, call("3")])),
             user(&json!([result("3"), {"type": "text", "text": "go on"}])),
         ]);
         assert_eq!(problem(&messages), None);

@@ -5,7 +5,6 @@ use std::collections::HashSet;
 use serde_json::{Value, json};
 
 use super::{
-    conversation::Places,
     message::Message,
     script::Block,
     signature::{self, Verdict},
@@ -139,7 +138,6 @@ fn check_tool_results(index: usize, message: &Value, next: Option<&Value>) -> Re
 fn check_reasoning(body: &Value, trusts_foreign: bool) -> Result<(), String> {
     use base64::{Engine, prelude::BASE64_STANDARD};
     for (index, message) in list(body, "messages").iter().enumerate() {
-        let mut places = Places::default();
         let blocks = list(message, "content")
             .iter()
             .filter(|block| block.get("cachePoint").is_none());
@@ -171,7 +169,7 @@ fn check_reasoning(body: &Value, trusts_foreign: bool) -> Result<(), String> {
                     }
                 };
             match verdict {
-                Verdict::Genuine { place } if places.fits(at, place) => {}
+                Verdict::Genuine { place } if place == at => {}
                 Verdict::Foreign if trusts_foreign => {}
                 Verdict::Genuine { .. } => {
                     return Err(format!(

@@ -12,8 +12,10 @@
 )]
 #![allow(unreachable_pub, reason = "one program: its modules are no interface")]
 
+mod bedrock_format;
 mod claude_code;
 mod failing;
 mod keys;
+mod lists;
 mod sdk;
 mod support;

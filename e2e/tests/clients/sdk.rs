@@ -11,9 +11,9 @@ use crate::support::task::{assert_booked, served};
 use crate::support::{Api, World};
 
 const MODEL: &str = "claude-sonnet-4-6";
-const TURNS: usize = 3;
+pub const TURNS: usize = 3;
 /// Streamed and not.
-const RUNS: usize = 2;
+pub const RUNS: usize = 2;
 const ANSWER: &str = "It says \u{201c}beta\u{201d} now.";
 
 /// Two calls at once, then one between thoughts, then the answer.
@@ -39,7 +39,7 @@ fn agent() -> Agent {
     ])
 }
 
-async fn world(api: Api) -> World {
+pub async fn world(api: Api) -> World {
     let world = World::new(api).await;
     for upstream in [&world.fakes.plan, &world.fakes.bedrock] {
         upstream.push(Rule::forever(agent()));
@@ -47,7 +47,7 @@ async fn world(api: Api) -> World {
     world
 }
 
-async fn work(world: &World, sdk: Sdk, way: &str, model: &str) -> Vec<Run> {
+pub async fn work(world: &World, sdk: Sdk, way: &str, model: &str) -> Vec<Run> {
     let base = world.secret.base_url.clone();
     let variables = BTreeMap::from([
         ("BASE", base),
@@ -111,7 +111,7 @@ fn assert_messages(run: &Run) {
 }
 
 /// What the SDK counted is what was booked, call by call.
-fn assert_counted(runs: &[Run], exchanges: &[Exchange]) {
+pub fn assert_counted(runs: &[Run], exchanges: &[Exchange]) {
     let answers = runs.iter().flat_map(|run| &run.answers);
     for (answer, exchange) in answers.zip(exchanges) {
         let (told, reported) = (&answer["usage"], exchange.answer.usage.unwrap());

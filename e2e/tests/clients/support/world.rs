@@ -157,6 +157,7 @@ spec:
   plan: {{apiUrl: '{plan_url}', apiKeySecretRef: {{name: anthropic, key: key}}}}
   fallback: {{bedrock: {{defaultModel: us.anthropic.claude-sonnet-4-6, credentialRef: {{name: aws}}}}}}
   models:
+    - {{name: claude-sonnet-4-6, bedrockModelId: us.anthropic.claude-sonnet-4-6, bedrockApi: {api:?}}}
     - {{name: 'claude-opus-*', bedrockModelId: us.anthropic.claude-opus-5-5, bedrockApi: {api:?}}}
     - {{name: 'claude-*', bedrockModelId: us.anthropic.claude-sonnet-4-6, bedrockApi: {api:?}}}
 ---
