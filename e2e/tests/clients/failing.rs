@@ -71,7 +71,10 @@ async fn assert_moved(
 
     let rows = world.database.usage(TURNS).await;
     let plan = ("plan", None);
-    assert_eq!(served(&rows), [plan, ("bedrock", Some(reason)), plan, plan]);
+    assert_eq!(
+        served(&rows),
+        [plan, ("bedrock", Some(reason)), plan, plan, plan]
+    );
     assert_booked(world, &rows);
     rows
 }
@@ -139,10 +142,10 @@ async fn within_a_stream_after_thoughts_the_turn_is_asked_for_again() {
 
 #[tokio::test]
 async fn within_a_stream_after_text_the_turn_is_asked_for_again() {
-    after_content(3, Point::Deltas(3), overloaded()).await;
+    after_content(4, Point::Deltas(3), overloaded()).await;
 }
 
 #[tokio::test]
 async fn a_stream_that_breaks_off_inside_of_an_event_is_asked_for_again() {
-    after_content(3, Point::Deltas(3), Action::CutInside).await;
+    after_content(4, Point::Deltas(3), Action::CutInside).await;
 }

@@ -10,7 +10,7 @@ pub struct Replayed {
     pub thoughts: usize,
     /// Names and arguments of the calls.
     pub calls: Vec<(String, Value)>,
-    /// Texts of the results, in order.
+    /// Texts of the results, in order; a tool that was found is its name.
     pub results: Vec<String>,
     /// Cache markers, in the messages and before them.
     pub cache_markers: usize,
@@ -58,7 +58,7 @@ impl Replayed {
             Value::String(text) => text.clone(),
             blocks => list(blocks)
                 .iter()
-                .filter_map(|block| block["text"].as_str())
+                .filter_map(|block| block["text"].as_str().or(block["tool_name"].as_str()))
                 .collect(),
         };
         self.results.push(text);

@@ -15,7 +15,7 @@ pub const PROMPT: &str = "Change alpha to beta in notes.txt and log what the fil
 /// What the user is told in the end.
 pub const ANSWER: &str = "Done: notes.txt says beta now, see log.txt.";
 /// How many messages the model sends.
-pub const TURNS: usize = 4;
+pub const TURNS: usize = 5;
 
 /// Makes the file that the task is about, and has both upstreams work on it.
 pub fn give(world: &World) {
@@ -26,12 +26,13 @@ pub fn give(world: &World) {
     }
 }
 
-/// Reads the file, edits it, then looks and writes at once, then answers: with thinking before, between and after.
+/// Loads a tool, reads the file, edits it, then looks and writes at once, then answers: with thinking before, between and after.
 pub fn agent(world: &World) -> Agent {
     let think = |text: &str| Act::Think(text.to_owned());
     let call = |(name, input): (String, Value)| Act::Call { name, input };
-    let [read, edit, look, log] = calls(world).map(call);
+    let [search, read, edit, look, log] = calls(world).map(call);
     Agent::new(vec![
+        vec![think("There may be notebooks."), search],
         vec![
             think("First I look at the file."),
             Act::Say("I look at the file.".to_owned()),
@@ -52,9 +53,13 @@ pub fn agent(world: &World) -> Agent {
     ])
 }
 
-fn calls(world: &World) -> [(String, Value); TURNS] {
+fn calls(world: &World) -> [(String, Value); 5] {
     let notes = notes(world);
     [
+        (
+            "ToolSearch",
+            json!({"query": "select:NotebookEdit", "max_results": 1}),
+        ),
         ("Read", json!({"file_path": notes})),
         (
             "Edit",
@@ -102,12 +107,16 @@ pub fn assert_whole(world: &World, last: &Exchange) {
         results,
         cache_markers,
     } = replayed(last);
-    assert_eq!(thoughts, 5, "{}", last.body);
+    assert_eq!(thoughts, 6, "{}", last.body);
     assert_eq!(replayed_calls, calls(world));
-    assert!(results[0].contains("alpha \u{e9} \"one\""), "{results:?}");
-    assert!(results[1].contains("has been updated"), "{results:?}");
-    assert_eq!(results[2], "beta \u{e9} \"one\"");
-    assert!(results[3].contains("log.txt"), "{results:?}");
+    let [search, read, edit, look, log] = &results[..] else {
+        panic!("{results:?}")
+    };
+    assert!(search.contains("NotebookEdit"), "{search}");
+    assert!(read.contains("alpha \u{e9} \"one\""), "{read}");
+    assert!(edit.contains("has been updated"), "{edit}");
+    assert_eq!(look, "beta \u{e9} \"one\"");
+    assert!(log.contains("log.txt"), "{log}");
     assert!((2..=4).contains(&cache_markers), "{}", last.body);
 }
 
