@@ -6,12 +6,18 @@ use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use memchr::memmem;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::time::Sleep;
 
 const HEAD_END: &[u8] = b"\r\n\r\n";
+/// How much of a head that was refused half-way is read and dropped, and for how long, so that its sender gets to see the answer:
+/// a connection that is closed over unread bytes is reset, and what was written to it is lost.
+const LINGER_BYTES: usize = 1024 * 1024;
+const LINGER_TIME: Duration = Duration::from_secs(2);
 /// What every HTTP/2 connection begins with. HTTP/2 has frames, and nothing to confuse.
 const HTTP2_PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\n";
 
@@ -43,6 +49,15 @@ pub(super) struct Watched<S> {
     /// What arrived of a head so far.
     pieces: Vec<u8>,
     longest_head: usize,
+    /// A head grew beyond the longest.
+    overlong: bool,
+    lingering: Option<Lingering>,
+}
+
+/// A closed connection whose sender has not stopped.
+struct Lingering {
+    left: usize,
+    over: Pin<Box<Sleep>>,
 }
 
 impl<S> Watched<S> {
@@ -58,6 +73,8 @@ impl<S> Watched<S> {
                 framing: Arc::clone(&framing),
                 pieces: Vec::new(),
                 longest_head,
+                overlong: false,
+                lingering: None,
             },
             framing,
         )
@@ -80,6 +97,7 @@ impl<S> Watched<S> {
         }
         if self.pieces.len() > self.longest_head {
             self.pieces = Vec::new();
+            self.overlong = true;
             self.framing.at_head.store(false, Ordering::Relaxed);
         }
     }
@@ -106,6 +124,28 @@ fn is_ambiguous(head: &[u8]) -> bool {
     length && encoding
 }
 
+impl<S: AsyncRead + Unpin> Watched<S> {
+    /// Drops what still arrives.
+    fn poll_linger(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let lingering = self.lingering.get_or_insert_with(|| Lingering {
+            left: LINGER_BYTES,
+            over: Box::pin(tokio::time::sleep(LINGER_TIME)),
+        });
+        let mut dropped = [0; 4096];
+        loop {
+            if lingering.left == 0 || lingering.over.as_mut().poll(cx).is_ready() {
+                return Poll::Ready(());
+            }
+            let mut buf = ReadBuf::new(&mut dropped);
+            let read = ready!(Pin::new(&mut self.stream).poll_read(cx, &mut buf));
+            if read.is_err() || buf.filled().is_empty() {
+                return Poll::Ready(());
+            }
+            lingering.left = lingering.left.saturating_sub(buf.filled().len());
+        }
+    }
+}
+
 impl<S: AsyncRead + Unpin> AsyncRead for Watched<S> {
     fn poll_read(
         mut self: Pin<&mut Self>,
@@ -121,7 +161,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Watched<S> {
     }
 }
 
-impl<S: AsyncWrite + Unpin> AsyncWrite for Watched<S> {
+impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Watched<S> {
     fn poll_write(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -147,7 +187,11 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Watched<S> {
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(cx)
+        ready!(Pin::new(&mut self.stream).poll_shutdown(cx))?;
+        if self.overlong || !self.pieces.is_empty() {
+            ready!(self.poll_linger(cx));
+        }
+        Poll::Ready(Ok(()))
     }
 }
 

@@ -4,6 +4,7 @@ pub mod admin;
 mod admission;
 pub mod auth;
 mod bedrock_format;
+mod bedrock_head;
 pub mod body;
 pub mod error;
 mod framing;

@@ -8,6 +8,7 @@ mod breaker;
 mod circuits;
 mod class;
 mod count;
+mod encoded;
 mod end;
 mod estimate;
 mod frame_relay;

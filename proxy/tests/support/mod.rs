@@ -20,7 +20,7 @@ use std::time::{Duration, Instant};
 use http::{HeaderMap, HeaderName, HeaderValue};
 use serde_json::{Value, json};
 use spillway_core::security::key::AccessKeyToken;
-use spillway_e2e::upstream::FakeUpstreams;
+use spillway_e2e::upstream::{Config, FakeUpstreams};
 use sqlx::PgPool;
 use sqlx::postgres::PgPoolOptions;
 use tempfile::TempDir;
@@ -40,8 +40,13 @@ pub struct World {
 
 impl World {
     pub async fn create() -> Self {
+        Self::with_upstreams(Config::default()).await
+    }
+
+    /// A world whose upstreams are configured so.
+    pub async fn with_upstreams(config: Config) -> Self {
         let postgres = Postgres::start().await;
-        let fakes = FakeUpstreams::start().await.unwrap();
+        let fakes = FakeUpstreams::start_with(config).await.unwrap();
         let database = PgPoolOptions::new()
             .max_connections(4)
             .connect_lazy(&postgres.url())
@@ -75,6 +80,16 @@ impl World {
         proxy
     }
 
+    /// The usage rows when everything is written that will be: there is no row for what was asked before this.
+    pub async fn rows_after_a_message(&self, proxy: &Proxy, count: usize) -> Vec<Row> {
+        let response = send(proxy, self.key.expose(), &message("the last", false)).await;
+        response.bytes().await.unwrap();
+        let mut rows = self.rows(count + 1).await;
+        assert_eq!(rows.len(), count + 1, "{rows:?}");
+        rows.truncate(count);
+        rows
+    }
+
     /// Waits until there are `count` usage rows, and returns their request ids and statuses.
     pub async fn rows(&self, count: usize) -> Vec<Row> {
         let until = Instant::now() + within();
@@ -97,7 +112,12 @@ impl World {
 #[derive(Debug, sqlx::FromRow)]
 pub struct Row {
     pub upstream_request_id: Option<String>,
+    pub model: String,
+    pub upstream_model: Option<String>,
+    pub is_fallback: bool,
+    pub stream: bool,
     pub status: String,
+    pub http_status: i32,
     pub estimated: bool,
     pub input_tokens: i64,
     pub output_tokens: i64,
@@ -108,8 +128,8 @@ pub struct Row {
 
 async fn rows(database: &PgPool) -> Vec<Row> {
     sqlx::query_as(
-        "SELECT upstream_request_id, status, estimated, input_tokens, output_tokens, cost_micro_usd, provider, key_name
-         FROM token_usages ORDER BY created_at",
+        "SELECT upstream_request_id, model, upstream_model, is_fallback, stream, status, http_status::int, estimated, input_tokens, output_tokens, cost_micro_usd, provider,
+         key_name FROM token_usages ORDER BY created_at",
     )
     .fetch_all(database)
     .await
