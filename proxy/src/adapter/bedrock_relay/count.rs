@@ -65,9 +65,7 @@ pub fn count_body<'a>(
             },
         },
     };
-    Ok(serde_json::to_vec(&input)
-        .map_err(NotCountable::new)?
-        .into())
+    Ok(serde_json::to_vec(&input).map_err(NotCountable::new)?.into())
 }
 
 /// What `CountTokens` answered; `None` if it is no count.
@@ -136,26 +134,10 @@ mod tests {
     #[test]
     fn max_tokens_is_above_the_thinking_budget() {
         for (thinking, given, sent) in [
-            (
-                json!({"type": "enabled", "budget_tokens": 10_000}),
-                json!(null),
-                10_001,
-            ),
-            (
-                json!({"type": "enabled", "budget_tokens": 10_000}),
-                json!(10_000),
-                10_001,
-            ),
-            (
-                json!({"type": "enabled", "budget_tokens": 1_024}),
-                json!(null),
-                MAX_TOKENS,
-            ),
-            (
-                json!({"type": "enabled", "budget_tokens": 1_024}),
-                json!(2_000),
-                2_000,
-            ),
+            (json!({"type": "enabled", "budget_tokens": 10_000}), json!(null), 10_001),
+            (json!({"type": "enabled", "budget_tokens": 10_000}), json!(10_000), 10_001),
+            (json!({"type": "enabled", "budget_tokens": 1_024}), json!(null), MAX_TOKENS),
+            (json!({"type": "enabled", "budget_tokens": 1_024}), json!(2_000), 2_000),
             (json!({"type": "adaptive"}), json!(9), 9),
         ] {
             let body = json!({"messages": [], "thinking": thinking, "max_tokens": given});
@@ -168,13 +150,9 @@ mod tests {
         for tools in [json!([]), json!(null)] {
             let body = json!({"messages": [], "tools": tools, "tool_choice": {"type": "auto"}});
             let sent = invoke_model(&body, &[]);
-            assert!(
-                sent.get("tools").is_none() && sent.get("tool_choice").is_none(),
-                "{sent}"
-            );
+            assert!(sent.get("tools").is_none() && sent.get("tool_choice").is_none(), "{sent}");
         }
-        let body =
-            json!({"messages": [], "tools": [{"name": "a"}], "tool_choice": {"type": "auto"}});
+        let body = json!({"messages": [], "tools": [{"name": "a"}], "tool_choice": {"type": "auto"}});
         assert_eq!(invoke_model(&body, &[])["tools"], json!([{"name": "a"}]));
     }
 
