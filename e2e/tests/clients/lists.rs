@@ -1,6 +1,7 @@
 //! What clients ask beside messages: how long a prompt is, and which models there are.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 
 use serde::Deserialize;
 use spillway_e2e::upstream::{Kind, Operation, Rule, Script};
@@ -80,10 +81,22 @@ async fn claude_code_discovers_the_models() {
     let sent = world.tap.sent();
     let asked = sent.iter().find(|sent| sent.method == "GET").unwrap();
     assert_eq!(asked.target, "/v1/models?limit=1000");
-    // It keeps what it found.
-    let cache = world.dir.path().join("home/.claude/cache");
-    println!(
-        "{cache:?} {:?}",
-        std::fs::read_dir(&cache).map(|d| d.flatten().map(|e| e.path()).collect::<Vec<_>>())
+    // It keeps what it found, for its list of models.
+    let home = world.dir.path().join("home/.claude");
+    assert!(
+        is_kept(&home, PLANS[0]) && is_kept(&home, MODEL),
+        "{home:?}"
     );
+}
+
+/// Whether any file in a folder holds these words.
+fn is_kept(dir: &Path, words: &str) -> bool {
+    let entries = std::fs::read_dir(dir).unwrap().flatten();
+    entries.map(|entry| entry.path()).any(|path| {
+        if path.is_dir() {
+            is_kept(&path, words)
+        } else {
+            std::fs::read_to_string(&path).is_ok_and(|text| text.contains(words))
+        }
+    })
 }
