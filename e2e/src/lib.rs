@@ -33,4 +33,6 @@
 //! # });
 //! ```
 
+pub mod bench;
+pub mod soak;
 pub mod upstream;

@@ -11,7 +11,7 @@ use super::{
     bedrock_count, bedrock_invoke,
     behaviour::{Failure, Operation},
     config::Config,
-    converse,
+    converse, converse_rules,
     events::{self, Event, Stage},
     eventstream,
     message::Message,
@@ -77,7 +77,7 @@ pub(crate) fn refusal(request: &Received, config: &Config) -> Option<Failure> {
         Operation::CountTokens => {
             bedrock_count::problem(model, &request.body, config.foreign_signatures)
         }
-        _ => converse::problem(&request.body, config.foreign_signatures),
+        _ => converse_rules::problem(model, &request.body, config.foreign_signatures),
     };
     problem.map(|problem| validation(&problem))
 }

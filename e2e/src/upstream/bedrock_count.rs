@@ -3,7 +3,7 @@
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use serde_json::Value;
 
-use super::{bedrock_invoke, converse, received::Prompt};
+use super::{bedrock_invoke, converse_rules, received::Prompt};
 
 /// What is wrong with a call, in the service's words.
 pub(crate) fn problem(model: &str, body: &[u8], trusts_foreign: bool) -> Option<String> {
@@ -15,7 +15,7 @@ pub(crate) fn problem(model: &str, body: &[u8], trusts_foreign: bool) -> Option<
         None => {
             Some("Malformed input request, please reformat your input and try again.".to_owned())
         }
-        Some(Counted::Converse(body)) => converse::problem(&body, trusts_foreign),
+        Some(Counted::Converse(body)) => converse_rules::problem(model, &body, trusts_foreign),
         Some(Counted::InvokeModel(body)) => bedrock_invoke::problem(model, &body, trusts_foreign)
             .or_else(|| {
                 serde_json::from_slice(&body)

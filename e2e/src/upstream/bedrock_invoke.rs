@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value};
 
-use super::conversation;
+use super::{conversation, messages_rules};
 
 /// Fields of the body that Bedrock knows. Everything else is refused by name.
 const FIELDS: [&str; 15] = [
@@ -86,6 +86,11 @@ const BLOCKS: [&str; 12] = [
 
 const MAX_CACHE_CONTROLS: usize = 4;
 
+/// Whether Bedrock knows a beta flag.
+pub(crate) fn is_beta(beta: &str) -> bool {
+    BETAS.contains(&beta)
+}
+
 /// What is wrong with a body, in the service's words.
 pub(crate) fn problem(model: &str, body: &[u8], trusts_foreign: bool) -> Option<String> {
     if !model.contains("anthropic.") && !model.starts_with("arn:") {
@@ -105,6 +110,7 @@ pub(crate) fn problem(model: &str, body: &[u8], trusts_foreign: bool) -> Option<
         })
         .and_then(|()| check_messages(&body))
         .and_then(|()| check_content(&body))
+        .and_then(|()| messages_rules::check(&body))
         .and_then(|()| conversation::check(&body, trusts_foreign))
         .err()
 }

@@ -3,6 +3,7 @@
 
 use std::collections::HashSet;
 
+use base64::{Engine, prelude::BASE64_STANDARD};
 use serde_json::{Map, Value};
 
 use super::signature::{self, Verdict};
@@ -31,14 +32,14 @@ pub(crate) fn blocks(message: &Value) -> &[Value] {
 /// What is wrong with the messages of a body.
 ///
 /// Sources: the API's own errors as clients quote them; "Building with extended thinking", its sections on preserving
-/// thinking blocks; "Mid-conversation system messages" for where such a turn may stand.
+/// thinking blocks.
 pub(crate) fn check(body: &Map<String, Value>, trusts_foreign: bool) -> Result<(), String> {
     let messages = body
         .get("messages")
         .and_then(Value::as_array)
         .map(Vec::as_slice)
         .unwrap_or_default();
-    check_system_turns(messages)?;
+    check_roles(messages)?;
     check_tools(messages)?;
     for (index, message) in messages.iter().enumerate() {
         if message["role"] == "assistant" {
@@ -54,28 +55,19 @@ pub(crate) fn check(body: &Map<String, Value>, trusts_foreign: bool) -> Result<(
     Ok(())
 }
 
-/// A system turn follows the user's, and the assistant's follows it.
-fn check_system_turns(messages: &[Value]) -> Result<(), String> {
-    for (index, message) in messages.iter().enumerate() {
-        let Some(role) = message["role"]
+fn check_roles(messages: &[Value]) -> Result<(), String> {
+    let known = ["user", "assistant", "system"];
+    let is_known = |message: &Value| {
+        message["role"]
             .as_str()
-            .filter(|role| ["user", "assistant", "system"].contains(role))
-        else {
-            return Err(format!(
-                "messages.{index}.role: Input should be 'user', 'assistant' or 'system'"
-            ));
-        };
-        let follows_user = index > 0 && messages[index - 1]["role"] == "user";
-        let precedes_assistant = messages
-            .get(index + 1)
-            .is_none_or(|next| next["role"] == "assistant");
-        if role == "system" && !(follows_user && precedes_assistant) {
-            return Err(format!(
-                "messages.{index}: system messages must follow a user message and be the last message or be followed by an assistant message"
-            ));
-        }
+            .is_some_and(|role| known.contains(&role))
+    };
+    match messages.iter().position(|message| !is_known(message)) {
+        None => Ok(()),
+        Some(index) => Err(format!(
+            "messages.{index}.role: Input should be 'user', 'assistant' or 'system'"
+        )),
     }
-    Ok(())
 }
 
 /// Calls and results in pairs. Turns of one role that follow one another are one turn.
@@ -138,7 +130,7 @@ fn all_answered(open: &[&str], called_at: usize) -> Result<(), String> {
 fn check_thinking(index: usize, blocks: &[Value], trusts_foreign: bool) -> Result<(), String> {
     for (at, block) in blocks.iter().enumerate() {
         let place = format!("messages.{index}.content.{at}");
-        let (verdict, member) = match block["type"].as_str() {
+        match block["type"].as_str() {
             Some("thinking") => {
                 let signature = block["signature"]
                     .as_str()
@@ -146,29 +138,68 @@ fn check_thinking(index: usize, blocks: &[Value], trusts_foreign: bool) -> Resul
                 let thinking = block["thinking"]
                     .as_str()
                     .ok_or_else(|| format!("{place}.thinking.thinking: Field required"))?;
-                (signature::verify(thinking, signature), "signature")
+                let verdict = signature::verify(thinking, signature);
+                judge(verdict, at, trusts_foreign, &place, "thinking")?;
             }
-            Some("redacted_thinking") => (
-                signature::verify_redacted(block["data"].as_str().unwrap_or_default()),
-                "data",
-            ),
-            _ => continue,
-        };
-        let kind = block["type"].as_str().unwrap_or_default();
-        match verdict {
-            Verdict::Genuine { place: signed } if signed == at => {}
-            Verdict::Genuine { .. } => {
-                return Err(format!(
-                    "{place}: `thinking` or `redacted_thinking` blocks in the latest assistant message cannot be modified. These blocks must remain as they were in the original response."
-                ));
+            Some("redacted_thinking") => {
+                let data = block["data"].as_str().unwrap_or_default();
+                let verdict = signature::verify_redacted(data);
+                judge(verdict, at, trusts_foreign, &place, "redacted_thinking")?;
             }
-            Verdict::Foreign if trusts_foreign => {}
-            Verdict::Foreign | Verdict::Altered => {
-                return Err(format!("{place}: Invalid `{member}` in `{kind}` block"));
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+/// The same of Converse's turns, whose cache points are no blocks.
+pub(crate) fn check_reasoning(messages: &[Value], trusts_foreign: bool) -> Result<(), String> {
+    for (index, message) in messages.iter().enumerate() {
+        let blocks = blocks(message)
+            .iter()
+            .filter(|block| block.get("cachePoint").is_none());
+        for (at, block) in blocks.enumerate() {
+            let place = format!("messages.{index}.content.{at}");
+            let reasoning = &block["reasoningContent"];
+            let text = &reasoning["reasoningText"];
+            if let Some(signature) = text["signature"].as_str() {
+                let thinking = text["text"].as_str().unwrap_or_default();
+                let verdict = signature::verify(thinking, signature);
+                judge(verdict, at, trusts_foreign, &place, "thinking")?;
+            } else if let Some(data) = reasoning["redactedContent"].as_str() {
+                // What the Messages API has as base64 is base64 once more here.
+                let data = BASE64_STANDARD.decode(data).ok();
+                let data = data.and_then(|data| String::from_utf8(data).ok());
+                let verdict = signature::verify_redacted(&data.unwrap_or_default());
+                judge(verdict, at, trusts_foreign, &place, "redacted_thinking")?;
             }
         }
     }
     Ok(())
+}
+
+fn judge(
+    verdict: Verdict,
+    at: usize,
+    trusts_foreign: bool,
+    place: &str,
+    kind: &str,
+) -> Result<(), String> {
+    match verdict {
+        Verdict::Genuine { place: signed } if signed == at => Ok(()),
+        Verdict::Foreign if trusts_foreign => Ok(()),
+        Verdict::Genuine { .. } => Err(format!(
+            "{place}: `thinking` or `redacted_thinking` blocks in the latest assistant message cannot be modified. These blocks must remain as they were in the original response."
+        )),
+        Verdict::Foreign | Verdict::Altered => {
+            let member = if kind == "thinking" {
+                "signature"
+            } else {
+                "data"
+            };
+            Err(format!("{place}: Invalid `{member}` in `{kind}` block"))
+        }
+    }
 }
 
 /// With `thinking: enabled` the last answer that called tools begins with thinking.
@@ -324,14 +355,6 @@ mod tests {
                     user(&json!([result("1")]))
                 ]),
                 "ids must be unique",
-            ),
-            (
-                json!([{"role": "system", "content": "x"}, ask]),
-                "messages.0: system messages must follow",
-            ),
-            (
-                json!([ask, {"role": "system", "content": "x"}, ask]),
-                "messages.1: system messages must follow",
             ),
             (
                 json!([{"role": "tool", "content": "x"}]),

@@ -5,7 +5,7 @@ use serde_json::{Map, Value};
 use super::{
     behaviour::{Failure, Operation},
     config::Config,
-    conversation,
+    conversation, messages_rules,
     received::Received,
 };
 
@@ -87,6 +87,7 @@ fn check_body(request: &Received, version: &str, config: &Config) -> Result<(), 
             ));
         }
     }
+    messages_rules::check(&body).map_err(bad)?;
     if version == NEWEST_VERSION {
         check_newest(&body, messages)?;
     }

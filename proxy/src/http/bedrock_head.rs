@@ -42,8 +42,11 @@ pub(super) fn bedrock_head(
         model,
         stream: operation.is_stream(),
         max_tokens: of_invoke().or_else(of_converse),
-        session_id: header_id(headers, "x-claude-code-session-id")
-            .or_else(|| fields.metadata.and_then(session_of)),
+        session_id: header_id(headers, "x-claude-code-session-id").or_else(|| {
+            fields
+                .metadata
+                .and_then(|metadata| session_of(metadata.get().as_bytes()))
+        }),
         agent_id: header_id(headers, "x-claude-code-agent-id"),
     }
 }
@@ -84,7 +87,11 @@ mod tests {
 
     #[test]
     fn what_cannot_be_read_is_not_known() {
-        let deep = format!(r#"{{"metadata":{}1{}}}"#, "[".repeat(100_000), "]".repeat(100_000));
+        let deep = format!(
+            r#"{{"metadata":{}1{}}}"#,
+            "[".repeat(100_000),
+            "]".repeat(100_000)
+        );
         for body in [
             "",
             "[]",

@@ -10,6 +10,7 @@ pub mod error;
 mod framing;
 mod gzip;
 pub mod head;
+mod json_fields;
 mod model_list;
 mod models;
 pub mod route;

@@ -15,12 +15,14 @@ use crate::metering::spool::{Spool, Stored};
 use crate::metrics::Metrics;
 
 /// Rows of one insert.
-const BATCH: u32 = 500;
+const BATCH: usize = 500;
 /// How long records may gather before they are sent: few of them are not worth a transaction each.
 const GATHER: Duration = Duration::from_millis(200);
 /// Waits while Postgres is away, doubled up to the longest.
 const FIRST_RETRY: Duration = Duration::from_millis(250);
 const LONGEST_RETRY: Duration = Duration::from_secs(5);
+/// How often a spool that cannot be written is tried.
+const HEAL_INTERVAL: Duration = Duration::from_millis(500);
 /// How often the offset of the clocks is measured.
 const CLOCK_INTERVAL: Duration = Duration::from_mins(1);
 
@@ -60,7 +62,17 @@ impl Flusher {
 
     /// Sends what is closed until `stop`. What is left then is for [`drain`](Self::drain).
     pub async fn run(&self, stop: &CancellationToken) {
-        stop.run_until_cancelled(self.run_forever()).await;
+        stop.run_until_cancelled(async {
+            tokio::join!(self.run_forever(), self.heal_forever());
+        })
+        .await;
+    }
+
+    async fn heal_forever(&self) {
+        loop {
+            sleep(HEAL_INTERVAL).await;
+            self.spool.heal().await;
+        }
     }
 
     async fn run_forever(&self) {
@@ -77,8 +89,7 @@ impl Flusher {
                         tracing::info!("usage is written to the database again");
                     }
                     retry = FIRST_RETRY;
-                    if sent < BATCH as usize {
-                        self.spool.tidy().await;
+                    if sent < BATCH {
                         let _ = timeout(CLOCK_INTERVAL, self.spool.wait_for_closed()).await;
                         sleep(GATHER).await;
                     }
@@ -88,7 +99,6 @@ impl Flusher {
                     if retry == FIRST_RETRY {
                         tracing::warn!(error = %error, records = self.spool.records(), "usage stays in the spool");
                     }
-                    self.spool.tidy().await;
                     sleep(retry).await;
                     retry = (retry * 2).min(LONGEST_RETRY);
                 }
@@ -119,11 +129,11 @@ impl Flusher {
         if stored.is_empty() {
             return Ok(0);
         }
-        let (mut done, (seqs, records)): (_, (Vec<i64>, Vec<UsageRecord>)) = self.decode(stored);
+        let (mut done, (numbers, records)): (_, (Vec<u64>, Vec<UsageRecord>)) = self.decode(stored);
         match usage::insert(&self.database, &records).await {
             Ok(new) => {
                 self.metrics.usage_rows.inc_by(new);
-                done.extend(seqs);
+                done.extend(numbers);
                 let sent = done.len();
                 self.spool.remove(done).await;
                 Ok(sent)
@@ -131,7 +141,7 @@ impl Flusher {
             Err(error) if !error.is_row_refused() => Err(error.into()),
             Err(error) => {
                 tracing::warn!(error = %error, records = records.len(), "usage batch was refused: sending its rows one by one");
-                self.send_one_by_one(done, seqs.into_iter().zip(records))
+                self.send_one_by_one(done, numbers.into_iter().zip(records))
                     .await
             }
         }
@@ -139,13 +149,13 @@ impl Flusher {
 
     async fn send_one_by_one(
         &self,
-        mut done: Vec<i64>,
-        records: impl Iterator<Item = (i64, UsageRecord)>,
+        mut done: Vec<u64>,
+        records: impl Iterator<Item = (u64, UsageRecord)>,
     ) -> Result<usize, FlushError> {
         let mut failed = None;
-        for (seq, record) in records {
+        for (number, record) in records {
             match self.send_alone(&record).await {
-                Ok(()) => done.push(seq),
+                Ok(()) => done.push(number),
                 Err(error) if error.is_row_refused() => failed = Some(error),
                 Err(error) => {
                     failed = Some(error);
@@ -176,7 +186,7 @@ impl Flusher {
 
     /// Records that cannot be read (written by a version that this one does not understand) are logged whole, for they hold
     /// no secret, and given up: they would stop all others for ever.
-    fn decode(&self, stored: Vec<Stored>) -> (Vec<i64>, (Vec<i64>, Vec<UsageRecord>)) {
+    fn decode(&self, stored: Vec<Stored>) -> (Vec<u64>, (Vec<u64>, Vec<UsageRecord>)) {
         let mut unreadable = Vec::new();
         let mut readable = (
             Vec::with_capacity(stored.len()),
@@ -185,11 +195,11 @@ impl Flusher {
         for row in stored {
             match serde_json::from_slice(&row.json) {
                 Ok(record) => {
-                    readable.0.push(row.seq);
+                    readable.0.push(row.number);
                     readable.1.push(record);
                 }
                 Err(error) => {
-                    unreadable.push(row.seq);
+                    unreadable.push(row.number);
                     self.metrics.usage_rejects.inc();
                     tracing::error!(error = %error, record = %String::from_utf8_lossy(&row.json), "usage record cannot be read");
                 }

@@ -5,7 +5,6 @@ mod flusher;
 mod meter;
 pub(crate) mod record;
 mod spool;
-mod writer;
 
 pub use clock::Clock;
 pub use flusher::Flusher;

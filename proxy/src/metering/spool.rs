@@ -1,29 +1,41 @@
 //! The local, durable list of usage records that are not in Postgres yet.
 //!
-//! `SQLite` in WAL mode with `synchronous=NORMAL`: a committed record survives a killed process (the WAL is in the kernel's
-//! hands), without an fsync per request. A power failure may lose the last moments, and never damages the file.
-//! One thread writes (see [`super::writer`]); the flusher reads over a connection of its own, which in WAL mode waits for nobody.
+//! A log of files: a record is appended when its request is admitted and again, in its final form, when it has ended. What
+//! was written survives a killed process, for it is in the kernel's hands; nothing waits for the disk, so a power failure may
+//! lose the last moments. An append is one system call on the way of the request, without a thread to wake and to wait for.
+//! Only while the disk stalls are appends made elsewhere, so that streams which do not need it go on.
+//! The flusher reads the files behind the writers, and files that nobody needs any more are removed.
 
+mod frame;
+mod log;
+mod read;
+mod recover;
+
+use std::collections::VecDeque;
 use std::fs::{self, File, TryLockError};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
-use std::sync::mpsc::{Sender, channel};
-use std::thread::JoinHandle;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
-use rusqlite::{Connection, ErrorCode};
 use spillway_core::domain::usage::UsageRecord;
+use tokio::runtime::Handle;
 use tokio::sync::{Notify, oneshot};
 
+use self::frame::{Kind, encode};
+use self::log::{Log, SegmentId};
+use self::read::Reader;
 use crate::call::Closing;
-use crate::metering::writer::{self, Command};
+
+/// An append that takes longer was not one to the kernel's memory: the disk stalls.
+const STALLED: Duration = Duration::from_millis(20);
 
 /// Why the spool cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum SpoolError {
-    /// The folder cannot be made or written.
+    /// The folder cannot be made, read or written.
     #[error("PROXY_SPOOL_DIR: cannot use {}: {source}", path.display())]
     Directory {
         /// What could not be used.
@@ -38,239 +50,198 @@ pub enum SpoolError {
         /// The folder.
         path: PathBuf,
     },
-    /// `SQLite` refused.
-    #[error("the spool's database failed")]
-    Database(#[from] rusqlite::Error),
-    /// The writer thread could not be started.
-    #[error("the spool's writer could not be started")]
-    Thread(#[source] io::Error),
     /// As many records as the spool may hold are waiting for Postgres.
     #[error("the spool is full")]
     Full,
-    /// The writer could not commit, or has ended.
+    /// A file could not be written.
     #[error("the spool could not be written")]
     Unwritable,
+    /// A file could not be read.
+    #[error("the spool could not be read")]
+    Unreadable(#[source] io::Error),
     /// A record could not be put into or out of its stored form.
     #[error("a usage record could not be encoded")]
     Encoding(#[from] serde_json::Error),
 }
 
-/// What the writer and its users know of each other.
-#[derive(Debug, Default)]
-pub(super) struct Shared {
-    /// Records in the file or on their way into it. Counted up by who opens one, and down by the writer alone, which knows
-    /// what became of it.
-    pub(super) records: AtomicU64,
-    /// The last commit failed.
-    pub(super) failing: AtomicBool,
-    /// A record was closed.
-    pub(super) closed: Notify,
-}
-
-/// The spool of one process. Dropping it ends the writer after what is queued.
+/// An open record's place.
 #[derive(Debug)]
-pub struct Spool {
-    commands: Sender<Command>,
-    writer: Mutex<Option<JoinHandle<()>>>,
-    reader: Arc<Mutex<Connection>>,
-    shared: Arc<Shared>,
-    next: AtomicI64,
-    capacity: u64,
-    file: PathBuf,
-    _lock: File,
+pub struct Slot {
+    number: u64,
+    segment: SegmentId,
 }
 
-/// A record whose commit is awaited. When the client leaves meanwhile, no upstream was asked and the record must go.
-struct Opening<'a> {
-    spool: &'a Spool,
-    seq: i64,
-    settled: bool,
-}
-
-impl Drop for Opening<'_> {
-    fn drop(&mut self) {
-        if !self.settled {
-            let _ = self.spool.commands.send(Command::Remove {
-                seqs: vec![self.seq],
-                done: None,
-            });
-        }
-    }
-}
-
-/// The place of one open record.
-#[derive(Debug)]
-pub struct Slot(i64);
-
-/// A closed record as it is stored.
-#[derive(Debug)]
+/// A final record.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Stored {
-    /// Its place, for [`Spool::remove`].
-    pub seq: i64,
-    /// The record as JSON.
+    /// Its number, for [`Spool::remove`].
+    pub number: u64,
+    /// The record.
     pub json: Vec<u8>,
 }
 
+/// The spool of one process.
+#[derive(Debug)]
+pub struct Spool {
+    shared: Arc<Shared>,
+    next: AtomicU64,
+    capacity: u64,
+    _lock: File,
+}
+
+#[derive(Debug)]
+struct Shared {
+    log: Mutex<Files>,
+    reader: Mutex<Reader>,
+    /// Records that are open or not in Postgres.
+    records: AtomicU64,
+    /// The last append failed.
+    failing: AtomicBool,
+    /// The last append took long.
+    stalled: AtomicBool,
+    /// A record was closed.
+    closed: Notify,
+}
+
+#[derive(Debug)]
+struct Files {
+    log: Log,
+    /// Frames of final records that could not be written. They come before all others, in their order.
+    unwritten: VecDeque<(SegmentId, Vec<u8>)>,
+}
+
 impl Spool {
-    /// Opens or makes the spool in `dir`, for this process alone. Records that an earlier process left open are closed as
-    /// they stand, which is as `interrupted` (see [`super::record`]).
+    /// Opens the spool in `dir`, which is this process's own until the spool is dropped, for `capacity` records. Records that
+    /// an earlier process left open count as closed, in the form they were opened with (see [`super::record`]).
     ///
     /// # Errors
-    /// The folder or the file cannot be used, or another process uses it.
+    /// The folder cannot be used, or another process uses it.
     pub fn open(dir: &Path, capacity: u64) -> Result<Self, SpoolError> {
         let lock = lock(dir)?;
-        let file = dir.join("spool.db");
-        let connection = match prepare(&file) {
-            Err(error) if is_damaged(&error) => {
-                let aside = dir.join(format!(
-                    "spool.db.damaged-{}",
-                    chrono::Utc::now().timestamp()
-                ));
-                tracing::error!(kept_as = %aside.display(), error = %error, "spool file is damaged: put aside");
-                fs::rename(&file, &aside).map_err(|source| SpoolError::Directory {
-                    path: aside,
-                    source,
-                })?;
-                prepare(&file)?
-            }
-            other => other?,
+        let unusable = |source| SpoolError::Directory {
+            path: dir.to_owned(),
+            source,
         };
-        let interrupted =
-            connection.execute("UPDATE records SET closed = 1 WHERE closed = 0", [])?;
-        if interrupted > 0 {
+        let recovered = recover::recover(dir).map_err(unusable)?;
+        if !recovered.interrupted.is_empty() {
             tracing::warn!(
-                records = interrupted,
+                records = recovered.interrupted.len(),
                 "requests of an earlier process were interrupted"
             );
         }
-        let (count, last): (i64, i64) = connection.query_row(
-            "SELECT count(*), coalesce(max(seq), 0) FROM records",
-            [],
-            |row| Ok((row.get(0)?, row.get(1)?)),
-        )?;
-        let reader = Connection::open(&file)?;
-        let shared = Arc::new(Shared {
-            records: AtomicU64::new(count.unsigned_abs()),
-            ..Shared::default()
-        });
-        let (commands, queue) = channel();
-        let writer = {
-            let shared = Arc::clone(&shared);
-            std::thread::Builder::new()
-                .name("spool-writer".to_owned())
-                .spawn(move || writer::run(connection, &queue, &shared))
-                .map_err(SpoolError::Thread)?
+        let last_segment = recovered.segments.last().map_or(0, |(segment, _)| *segment);
+        let mut log = Log::begin(dir, last_segment + 1).map_err(unusable)?;
+        let mut records = 0;
+        for (segment, unsent) in &recovered.segments {
+            log.adopt(*segment, *unsent);
+            records += unsent;
+        }
+        let first = recovered
+            .segments
+            .first()
+            .map_or(last_segment + 1, |(segment, _)| *segment);
+        let shared = Shared {
+            log: Mutex::new(Files {
+                log,
+                unwritten: VecDeque::new(),
+            }),
+            reader: Mutex::new(Reader::new(dir, first, recovered.interrupted)),
+            records: AtomicU64::new(records),
+            failing: AtomicBool::new(false),
+            stalled: AtomicBool::new(false),
+            closed: Notify::new(),
         };
         Ok(Self {
-            commands,
-            writer: Mutex::new(Some(writer)),
-            reader: Arc::new(Mutex::new(reader)),
-            shared,
-            next: AtomicI64::new(last + 1),
+            shared: Arc::new(shared),
+            next: AtomicU64::new(recovered.last + 1),
             capacity,
-            file,
             _lock: lock,
         })
     }
 
-    /// Stores an open record. Resolves once it survives this process.
+    /// Stores an open record. Resolves once it survives this process; dropped before, it leaves none.
     ///
     /// # Errors
     /// The spool is full or cannot be written: the request must not be served.
     pub async fn begin(&self, record: &UsageRecord) -> Result<Slot, SpoolError> {
-        let json = serde_json::to_vec(record)?;
+        let number = self.next.fetch_add(1, Ordering::Relaxed);
+        let frame = encode(Kind::Open, number, |out| serde_json::to_writer(out, record))?;
         if self.shared.records.fetch_add(1, Ordering::Relaxed) >= self.capacity {
             self.shared.records.fetch_sub(1, Ordering::Relaxed);
             return Err(SpoolError::Full);
         }
-        let mut opening = Opening {
-            spool: self,
-            seq: self.next.fetch_add(1, Ordering::Relaxed),
-            settled: false,
-        };
-        let (done, committed) = oneshot::channel();
-        let open = Command::Open {
-            seq: opening.seq,
-            json,
-            done,
-        };
-        let written = self.commands.send(open).is_ok() && committed.await.is_ok();
-        opening.settled = true;
-        if written {
-            Ok(Slot(opening.seq))
-        } else {
-            Err(SpoolError::Unwritable)
+        if !self.shared.stalled.load(Ordering::Relaxed) {
+            return self.shared.append_open(number, &frame);
         }
+        let (shared, (done, appended)) = (Arc::clone(&self.shared), oneshot::channel());
+        tokio::task::spawn_blocking(move || {
+            let slot = shared.append_open(number, &frame);
+            if let Err(Ok(slot)) = done.send(slot) {
+                // Who asked has left, and no upstream was asked.
+                shared.cancel(&slot);
+            }
+        });
+        appended.await.unwrap_or(Err(SpoolError::Unwritable))
     }
 
-    /// Replaces an open record by its final form. Takes effect at once and without a later poll; what is returned resolves
-    /// when the record survives this process.
+    /// Replaces an open record by its final form. Takes effect without a later poll; what is returned resolves when the record
+    /// survives this process.
     ///
     /// # Errors
     /// The record cannot be encoded.
     pub fn close(&self, slot: &Slot, record: &UsageRecord) -> Result<Closing, SpoolError> {
-        let json = serde_json::to_vec(record)?;
-        let (done, committed) = oneshot::channel();
-        self.commands
-            .send(Command::Close {
-                seq: slot.0,
-                json,
-                done: Some(done),
-            })
-            .map_err(|_| SpoolError::Unwritable)?;
-        Ok(Closing::after(committed))
+        let frame = encode(Kind::Close, slot.number, |out| {
+            serde_json::to_writer(out, record)
+        })?;
+        let segment = slot.segment;
+        if self.shared.stalled.load(Ordering::Relaxed)
+            && let Ok(runtime) = Handle::try_current()
+        {
+            let (shared, (done, appended)) = (Arc::clone(&self.shared), oneshot::channel());
+            runtime.spawn_blocking(move || {
+                shared.append_close(segment, frame);
+                // Nobody need wait for it.
+                let _ = done.send(());
+            });
+            return Ok(Closing::after(appended));
+        }
+        self.shared.append_close(segment, frame);
+        Ok(Closing::done())
     }
 
-    /// The oldest closed records, at most `limit`.
+    /// The oldest closed records, at most `limit`: the same again until they are removed.
     ///
     /// # Errors
-    /// The file cannot be read.
-    pub async fn closed(&self, limit: u32) -> Result<Vec<Stored>, SpoolError> {
-        let reader = Arc::clone(&self.reader);
+    /// A file cannot be read.
+    pub async fn closed(&self, limit: usize) -> Result<Vec<Stored>, SpoolError> {
+        let shared = Arc::clone(&self.shared);
         tokio::task::spawn_blocking(move || {
-            let reader = reader.lock();
-            let mut statement = reader.prepare_cached(
-                "SELECT seq, record FROM records WHERE closed = 1 ORDER BY seq LIMIT ?1",
-            )?;
-            let rows = statement.query_map([limit], |row| {
-                Ok(Stored {
-                    seq: row.get(0)?,
-                    json: row.get(1)?,
+            let mut reader = shared.reader.lock();
+            reader
+                .fill(limit, |segment| {
+                    let files = shared.log.lock();
+                    (files.log.extent(segment), files.log.next_after(segment))
                 })
-            })?;
-            Ok(rows.collect::<Result<_, _>>()?)
+                .map_err(SpoolError::Unreadable)?;
+            Ok(reader.first(limit))
         })
         .await
         .unwrap_or(Err(SpoolError::Unwritable))
     }
 
-    /// Forgets records that are in Postgres. Resolves once that is committed.
-    pub async fn remove(&self, seqs: Vec<i64>) {
-        let (done, committed) = oneshot::channel();
-        if self
-            .commands
-            .send(Command::Remove {
-                seqs,
-                done: Some(done),
-            })
-            .is_ok()
-        {
-            // An error means that the writer has ended: then the rows are sent again at the next start, and known there.
-            let _ = committed.await;
-        }
+    /// Forgets records that are in Postgres, and removes the files that nobody needs any more.
+    pub async fn remove(&self, numbers: Vec<u64>) {
+        let shared = Arc::clone(&self.shared);
+        // It runs to its end though nobody may wait for it.
+        let _ = tokio::task::spawn_blocking(move || shared.remove(&numbers)).await;
     }
 
-    /// Moves the write-ahead log into the file when it has grown. The bulk is moved beside the writer; what remains, by it.
-    pub async fn tidy(&self) {
-        const LARGE: u64 = 16 * 1024 * 1024;
-        let log = self.file.with_extension("db-wal");
-        if fs::metadata(log).is_ok_and(|log| log.len() > LARGE) {
-            let reader = Arc::clone(&self.reader);
-            let moved =
-                tokio::task::spawn_blocking(move || checkpoint(&reader.lock(), "PASSIVE")).await;
-            if matches!(moved, Ok(Ok(()))) {
-                let _ = self.commands.send(Command::CutLog);
-            }
+    /// Writes what could not be written, or tries whether anything can: a pod that is not ready because its disk failed gets
+    /// no requests that would show that it works again. Does nothing while the disk is well.
+    pub async fn heal(&self) {
+        if self.is_failing() || self.shared.stalled.load(Ordering::Relaxed) {
+            let shared = Arc::clone(&self.shared);
+            let _ = tokio::task::spawn_blocking(move || shared.probe()).await;
         }
     }
 
@@ -286,7 +257,11 @@ impl Spool {
 
     /// Whether new requests must be refused.
     pub fn is_blocked(&self) -> bool {
-        self.records() >= self.capacity || self.shared.failing.load(Ordering::Relaxed)
+        self.records() >= self.capacity || self.is_failing()
+    }
+
+    fn is_failing(&self) -> bool {
+        self.shared.failing.load(Ordering::Relaxed)
     }
 
     /// Resolves when a record has been closed since the last call.
@@ -295,12 +270,104 @@ impl Spool {
     }
 }
 
-impl Drop for Spool {
-    fn drop(&mut self) {
-        let _ = self.commands.send(Command::Stop);
-        if let Some(writer) = self.writer.get_mut().take() {
-            let _ = writer.join();
+impl Shared {
+    fn append_open(&self, number: u64, frame: &[u8]) -> Result<Slot, SpoolError> {
+        let appended = self.append(frame, Log::opened);
+        match appended {
+            Some(segment) => Ok(Slot { number, segment }),
+            None => {
+                self.records.fetch_sub(1, Ordering::Relaxed);
+                Err(SpoolError::Unwritable)
+            }
         }
+    }
+
+    /// What cannot be written is kept and written later: an ended request must not be forgotten.
+    fn append_close(&self, opened_in: SegmentId, frame: Vec<u8>) {
+        let appended = self.append(&frame, |log, segment| {
+            log.closed(segment);
+            log.ended(opened_in);
+        });
+        if appended.is_none() {
+            self.log.lock().unwritten.push_back((opened_in, frame));
+        }
+        self.closed.notify_one();
+    }
+
+    fn cancel(&self, slot: &Slot) {
+        self.records.fetch_sub(1, Ordering::Relaxed);
+        if let Ok(frame) = encode(Kind::Cancel, slot.number, |_| Ok::<_, io::Error>(())) {
+            self.append(&frame, |log, _| log.ended(slot.segment));
+        }
+    }
+
+    /// Appends a frame, behind all that waited for it, and notes in the log what it is. `None` when nothing can be written.
+    fn append(&self, frame: &[u8], note: impl FnOnce(&mut Log, SegmentId)) -> Option<SegmentId> {
+        let begun = Instant::now();
+        let appended = {
+            let mut files = self.log.lock();
+            files
+                .write_unwritten()
+                .and_then(|()| files.log.append(frame))
+                .inspect(|segment| note(&mut files.log, *segment))
+        };
+        let stalled = begun.elapsed() > STALLED;
+        // Read first: a store would take the cache line from the other threads for each request.
+        if self.stalled.load(Ordering::Relaxed) != stalled {
+            self.stalled.store(stalled, Ordering::Relaxed);
+        }
+        match appended {
+            Ok(segment) => {
+                if self.failing.load(Ordering::Relaxed)
+                    && self.failing.swap(false, Ordering::Relaxed)
+                {
+                    tracing::info!("spool can be written again");
+                }
+                Some(segment)
+            }
+            Err(error) => {
+                if !self.failing.swap(true, Ordering::Relaxed) {
+                    tracing::error!(error = %error, "spool cannot be written");
+                }
+                None
+            }
+        }
+    }
+
+    fn probe(&self) {
+        if let Ok(nothing) = encode(Kind::Cancel, 0, |_| Ok::<_, io::Error>(())) {
+            self.append(&nothing, |_, _| {});
+        }
+    }
+
+    fn remove(&self, numbers: &[u64]) {
+        let mut reader = self.reader.lock();
+        let mut files = self.log.lock();
+        for number in numbers {
+            if let Some(segment) = reader.take(*number) {
+                files.log.sent(segment);
+                self.records.fetch_sub(1, Ordering::Relaxed);
+            }
+        }
+        let needless = files.log.take_needless(reader.segment());
+        drop((files, reader));
+        for file in needless {
+            if let Err(error) = fs::remove_file(&file) {
+                tracing::warn!(error = %error, file = %file.display(), "spool file cannot be removed");
+            }
+        }
+    }
+}
+
+impl Files {
+    fn write_unwritten(&mut self) -> io::Result<()> {
+        while let Some((opened_in, frame)) = self.unwritten.front() {
+            let segment = self.log.append(frame)?;
+            self.log.closed(segment);
+            self.log.ended(*opened_in);
+            self.unwritten.pop_front();
+        }
+        Ok(())
     }
 }
 
@@ -324,30 +391,6 @@ fn lock(dir: &Path) -> Result<File, SpoolError> {
         }),
         Err(TryLockError::Error(source)) => Err(SpoolError::Directory { path, source }),
     }
-}
-
-fn prepare(file: &Path) -> Result<Connection, rusqlite::Error> {
-    let connection = Connection::open(file)?;
-    connection.query_row("PRAGMA journal_mode = WAL", [], |_| Ok(()))?;
-    // Moving the log into the file costs an fsync: `tidy` decides when.
-    connection.query_row("PRAGMA wal_autocheckpoint = 0", [], |_| Ok(()))?;
-    connection.pragma_update(None, "user_version", writer::SCHEMA_VERSION)?;
-    connection.execute_batch(
-        "PRAGMA synchronous = NORMAL;
-         CREATE TABLE IF NOT EXISTS records (seq INTEGER PRIMARY KEY, closed INTEGER NOT NULL, record BLOB NOT NULL) STRICT;",
-    )?;
-    Ok(connection)
-}
-
-pub(super) fn checkpoint(connection: &Connection, mode: &str) -> Result<(), rusqlite::Error> {
-    connection.query_row(&format!("PRAGMA wal_checkpoint({mode})"), [], |_| Ok(()))
-}
-
-fn is_damaged(error: &rusqlite::Error) -> bool {
-    matches!(
-        error.sqlite_error_code(),
-        Some(ErrorCode::NotADatabase | ErrorCode::DatabaseCorrupt)
-    )
 }
 
 #[cfg(test)]

@@ -20,7 +20,8 @@ pub(super) fn read_usage(tap: &mut UsageTap, headers: &HeaderMap, body: &[u8]) {
     let is = |name, value: &str| {
         headers.get(name).is_some_and(|found: &http::HeaderValue| {
             let found = found.as_bytes();
-            found.len() >= value.len() && found[..value.len()].eq_ignore_ascii_case(value.as_bytes())
+            found.len() >= value.len()
+                && found[..value.len()].eq_ignore_ascii_case(value.as_bytes())
         })
     };
     if !is(CONTENT_ENCODING, "gzip") && !is(CONTENT_ENCODING, "x-gzip") {
@@ -97,7 +98,11 @@ mod tests {
         for tap in [
             read(None, "application/json", MESSAGE),
             read(Some("GZIP"), "application/json", &gzip(MESSAGE)),
-            read(Some("gzip"), "text/event-stream; charset=utf-8", &gzip(events)),
+            read(
+                Some("gzip"),
+                "text/event-stream; charset=utf-8",
+                &gzip(events),
+            ),
         ] {
             let (tokens, estimated) = tap.tokens(0);
             assert_eq!((tokens.input, tokens.output, estimated), (3, 5, false));

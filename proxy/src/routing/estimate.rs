@@ -120,7 +120,8 @@ impl Weight {
     }
 
     fn document(&mut self, source: Option<&RawValue>, levels: u8) {
-        let source = source.and_then(|source| serde_json::from_str::<Source<'_>>(source.get()).ok());
+        let source =
+            source.and_then(|source| serde_json::from_str::<Source<'_>>(source.get()).ok());
         match source {
             Some(Source {
                 kind: Some(kind),
@@ -333,20 +334,22 @@ mod tests {
             assert_eq!(count(&user(&image)), CONVERSATION + MESSAGE + tokens);
         }
         let url = json!([{"type": "image", "source": {"type": "url", "url": "https://example.com/a.png"}}]);
-        assert_eq!(
-            count(&user(&url)),
-            CONVERSATION + MESSAGE + LARGEST_IMAGE
-        );
+        assert_eq!(count(&user(&url)), CONVERSATION + MESSAGE + LARGEST_IMAGE);
     }
 
     #[test]
     fn documents_count_by_their_text_or_their_pages() {
         let of = |source: Value| count(&user(&json!([{"type": "document", "source": source}])));
-        let text = of(json!({"type": "text", "media_type": "text/plain", "data": "word ".repeat(100)}));
+        let text =
+            of(json!({"type": "text", "media_type": "text/plain", "data": "word ".repeat(100)}));
         assert!((100..200).contains(&text), "{text}");
-        let blocks = of(json!({"type": "content", "content": [{"type": "text", "text": "word ".repeat(100)}]}));
+        let blocks = of(
+            json!({"type": "content", "content": [{"type": "text", "text": "word ".repeat(100)}]}),
+        );
         assert_eq!(blocks, text);
-        let two_pages = of(json!({"type": "base64", "media_type": "application/pdf", "data": "A".repeat(100_000)}));
+        let two_pages = of(
+            json!({"type": "base64", "media_type": "application/pdf", "data": "A".repeat(100_000)}),
+        );
         assert!(two_pages >= 2 * PAGE, "{two_pages}");
     }
 

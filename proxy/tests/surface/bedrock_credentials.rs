@@ -41,7 +41,10 @@ async fn awss_own_client_streams_through_with_whatever_it_signs() {
     let world = World::create().await;
     let proxy = world.start().await;
     let client = in_path(&proxy, world.key.expose());
-    let answer = client.converse().model_id(MODEL).messages(user("good morning"));
+    let answer = client
+        .converse()
+        .model_id(MODEL)
+        .messages(user("good morning"));
     let answer = answer.send().await.unwrap();
     assert!(answer.usage().unwrap().input_tokens() > 0);
 
@@ -57,7 +60,10 @@ async fn awss_own_client_streams_through_with_whatever_it_signs() {
     }
     assert!(text.contains("message_stop"), "{text}");
 
-    let sent = client.converse_stream().model_id(MODEL).messages(user("good morning"));
+    let sent = client
+        .converse_stream()
+        .model_id(MODEL)
+        .messages(user("good morning"));
     let mut stream = sent.send().await.unwrap().stream;
     let mut usage = None;
     while let Some(event) = stream.recv().await.unwrap() {
@@ -66,7 +72,13 @@ async fn awss_own_client_streams_through_with_whatever_it_signs() {
         }
     }
     assert!(usage.unwrap().output_tokens() > 0);
-    assert!(world.rows(3).await.iter().all(|row| row.status == "ok" && !row.estimated));
+    assert!(
+        world
+            .rows(3)
+            .await
+            .iter()
+            .all(|row| row.status == "ok" && !row.estimated)
+    );
 }
 
 #[tokio::test]
@@ -76,7 +88,10 @@ async fn the_key_may_be_a_bedrock_api_key_of_the_clients_or_x_api_key() {
     let endpoint = format!("{}/bedrock", proxy.url());
     let bearer = aws(endpoint.clone()).bearer_token(Token::new(world.key.expose(), None));
     let bearer = Client::from_conf(bearer.build());
-    let asked = bearer.converse().model_id(MODEL).messages(user("good morning"));
+    let asked = bearer
+        .converse()
+        .model_id(MODEL)
+        .messages(user("good morning"));
     asked.send().await.unwrap();
     let response = client()
         .post(format!("{endpoint}/model/{ENCODED}/invoke"))
@@ -138,7 +153,10 @@ async fn every_kind_of_credential_is_taken_by_bedrock() {
     for (key, (name, _)) in keys.iter().zip(&secrets) {
         for _ in 0..2 {
             let client = in_path(&proxy, key.expose());
-            let answer = client.converse().model_id(MODEL).messages(user("good morning"));
+            let answer = client
+                .converse()
+                .model_id(MODEL)
+                .messages(user("good morning"));
             assert!(answer.send().await.is_ok(), "{name}");
         }
     }
@@ -147,5 +165,10 @@ async fn every_kind_of_credential_is_taken_by_bedrock() {
         seen[2].header("authorization"),
         Some(digest(format!("Bearer {BEDROCK_API_KEY}").as_bytes()).as_str())
     );
-    assert!(seen[0].signed_headers.iter().any(|name| name == "x-amz-security-token"));
+    assert!(
+        seen[0]
+            .signed_headers
+            .iter()
+            .any(|name| name == "x-amz-security-token")
+    );
 }

@@ -33,7 +33,8 @@ async fn bedrocks_errors_pass_unless_they_tell_of_an_account() {
             "prompt is too long: 201000 tokens > 200000 maximum",
         ),
         (
-            Failure::status(403).message("User: arn:aws:iam::123456789012:user/x is not authorized"),
+            Failure::status(403)
+                .message("User: arn:aws:iam::123456789012:user/x is not authorized"),
             "AccessDeniedException",
             "Bedrock refused its credential for this model",
         ),
@@ -47,7 +48,10 @@ async fn bedrocks_errors_pass_unless_they_tell_of_an_account() {
         world.fakes.bedrock.next(failure);
         let response = call(&proxy, world.key.expose(), ENCODED, "converse").send();
         let response = response.await.unwrap();
-        assert_eq!(response.headers().contains_key("retry-after"), status == 429);
+        assert_eq!(
+            response.headers().contains_key("retry-after"),
+            status == 429
+        );
         let (got, got_kind, error) = error_of(response).await;
         assert_eq!(got, status);
         // The name is followed by a URL, as the service sends it.
@@ -70,7 +74,10 @@ async fn bedrocks_errors_pass_unless_they_tell_of_an_account() {
             row("client_error", 400)
         ]
     );
-    assert!(proxy.log().contains("arn:aws:iam::123456789012:user/x"), "the owner reads it");
+    assert!(
+        proxy.log().contains("arn:aws:iam::123456789012:user/x"),
+        "the owner reads it"
+    );
 }
 
 #[tokio::test]
@@ -91,7 +98,10 @@ async fn a_stream_that_breaks_ends_in_an_exception_and_is_estimated() {
         }
     }
     for row in world.rows(6).await {
-        assert_eq!((row.status.as_str(), row.estimated), ("upstream_error", true));
+        assert_eq!(
+            (row.status.as_str(), row.estimated),
+            ("upstream_error", true)
+        );
         assert!(row.output_tokens > 0, "{row:?}");
     }
 }
@@ -102,7 +112,10 @@ async fn an_exception_in_a_stream_passes_unless_it_tells_of_an_account() {
     let proxy = world.start().await;
     for (message, shown) in [
         ("slow down", "slow down"),
-        ("arn:aws:bedrock:us-east-1:123456789012:x", "Bedrock is throttling"),
+        (
+            "arn:aws:bedrock:us-east-1:123456789012:x",
+            "Bedrock is throttling",
+        ),
     ] {
         let error = Action::Error {
             error_type: "throttlingException".to_owned(),
@@ -119,7 +132,10 @@ async fn an_exception_in_a_stream_passes_unless_it_tells_of_an_account() {
         assert_eq!(payload["message"], shown);
     }
     let rows = world.rows(2).await;
-    assert!(rows.iter().all(|row| row.status == "upstream_error"), "{rows:?}");
+    assert!(
+        rows.iter().all(|row| row.status == "upstream_error"),
+        "{rows:?}"
+    );
 }
 
 #[tokio::test]
@@ -148,11 +164,36 @@ async fn refusals_of_the_proxys_own_have_bedrocks_shape() {
     until_status(&proxy, narrow.expose(), 400).await;
     let key = world.key.expose();
     for (method, path, status, kind) in [
-        ("POST", format!("/ak/sk-spw-x/bedrock/model/{ENCODED}/invoke"), 401, "UnrecognizedClientException"),
-        ("POST", format!("/ak/{key}/bedrock/model/{ENCODED}/unheard-of"), 404, "ResourceNotFoundException"),
-        ("GET", format!("/ak/{key}/bedrock/model/{ENCODED}/invoke"), 405, "UnknownOperationException"),
-        ("POST", format!("/ak/{key}/bedrock/model/%20/invoke"), 400, "ValidationException"),
-        ("POST", format!("/ak/{}/bedrock/model/{ENCODED}/invoke", narrow.expose()), 400, "ValidationException"),
+        (
+            "POST",
+            format!("/ak/sk-spw-x/bedrock/model/{ENCODED}/invoke"),
+            401,
+            "UnrecognizedClientException",
+        ),
+        (
+            "POST",
+            format!("/ak/{key}/bedrock/model/{ENCODED}/unheard-of"),
+            404,
+            "ResourceNotFoundException",
+        ),
+        (
+            "GET",
+            format!("/ak/{key}/bedrock/model/{ENCODED}/invoke"),
+            405,
+            "UnknownOperationException",
+        ),
+        (
+            "POST",
+            format!("/ak/{key}/bedrock/model/%20/invoke"),
+            400,
+            "ValidationException",
+        ),
+        (
+            "POST",
+            format!("/ak/{}/bedrock/model/{ENCODED}/invoke", narrow.expose()),
+            400,
+            "ValidationException",
+        ),
     ] {
         let response = client()
             .request(method.parse().unwrap(), format!("{}{path}", proxy.url()))
@@ -169,7 +210,11 @@ async fn refusals_of_the_proxys_own_have_bedrocks_shape() {
     }
     assert_eq!(world.fakes.bedrock.request_count(), 0);
     let rows = world.rows(1).await;
-    assert!(rows.iter().any(|row| row.status == "blocked" && row.http_status == 400 && row.key_name == "narrow"));
+    assert!(
+        rows.iter().any(|row| row.status == "blocked"
+            && row.http_status == 400
+            && row.key_name == "narrow")
+    );
 }
 
 #[tokio::test]
@@ -185,5 +230,8 @@ async fn without_a_credential_the_error_says_so() {
     assert_eq!((status, kind.as_str()), (403, "AccessDeniedException"));
     assert!(error["message"].as_str().unwrap().contains("credential"));
     let rows = world.rows(1).await;
-    assert_eq!((rows[0].status.as_str(), rows[0].http_status), ("blocked", 403));
+    assert_eq!(
+        (rows[0].status.as_str(), rows[0].http_status),
+        ("blocked", 403)
+    );
 }

@@ -3,9 +3,7 @@
 use bytes::Bytes;
 use reqwest::{RequestBuilder, Response};
 use serde_json::{Value, json};
-use spillway_e2e::upstream::{
-    Exchange, Operation, Outcome, Point, Script, Usage, sha256_hex,
-};
+use spillway_e2e::upstream::{Exchange, Operation, Outcome, Point, Script, Usage, sha256_hex};
 use spillway_proxy::stream::FrameReader;
 
 use crate::support::{Proxy, World, client, within};
@@ -116,11 +114,25 @@ async fn every_operation_passes_unchanged_and_is_metered_once() {
         assert_eq!(seen.path, format!("/model/{ENCODED}/{path}"));
         assert_eq!(seen.body_sha256, sha256_hex(body(path).as_bytes()));
         assert_eq!(seen.answer.body_bytes, answer.len() as u64, "{path}");
-        for name in ["anthropic-beta", "cookie", "x-forwarded-for", "x-api-key", "x-amz-security-token"] {
+        for name in [
+            "anthropic-beta",
+            "cookie",
+            "x-forwarded-for",
+            "x-api-key",
+            "x-amz-security-token",
+        ] {
             assert_eq!(seen.header(name), None, "{path} {name}");
         }
-        for name in ["content-type", "host", "x-amzn-bedrock-service-tier", "x-amzn-bedrock-unheard-of"] {
-            assert!(seen.signed_headers.iter().any(|signed| signed == name), "{path} {name}");
+        for name in [
+            "content-type",
+            "host",
+            "x-amzn-bedrock-service-tier",
+            "x-amzn-bedrock-unheard-of",
+        ] {
+            assert!(
+                seen.signed_headers.iter().any(|signed| signed == name),
+                "{path} {name}"
+            );
         }
         if is_stream {
             assert!(!frames(answer).is_empty());
@@ -128,17 +140,30 @@ async fn every_operation_passes_unchanged_and_is_metered_once() {
             assert!(serde_json::from_slice::<Value>(&answer).is_ok());
         }
     }
-    assert_eq!(world.fakes.plan.request_count(), 0, "it is for Bedrock alone");
+    assert_eq!(
+        world.fakes.plan.request_count(),
+        0,
+        "it is for Bedrock alone"
+    );
     let rows = world.rows(4).await;
     assert_eq!(rows.len(), 4);
     for (row, (path, _)) in rows.iter().zip(OPERATIONS) {
         assert_eq!(
-            (row.status.as_str(), row.http_status, row.estimated, row.provider.as_deref()),
+            (
+                row.status.as_str(),
+                row.http_status,
+                row.estimated,
+                row.provider.as_deref()
+            ),
             ("ok", 200, false, Some("bedrock")),
             "{path}"
         );
         assert_eq!(
-            (row.model.as_str(), row.upstream_model.as_deref(), row.is_fallback),
+            (
+                row.model.as_str(),
+                row.upstream_model.as_deref(),
+                row.is_fallback
+            ),
             (MODEL, None, false)
         );
         assert_eq!(row.stream, path.ends_with("stream"));
@@ -147,7 +172,12 @@ async fn every_operation_passes_unchanged_and_is_metered_once() {
         assert_eq!(row.cost_micro_usd, 6_658, "{path}");
     }
     let (_, metrics) = proxy.admin("/metrics").await.unwrap();
-    for label in ["bedrock_invoke", "bedrock_invoke_stream", "bedrock_converse", "bedrock_converse_stream"] {
+    for label in [
+        "bedrock_invoke",
+        "bedrock_invoke_stream",
+        "bedrock_converse",
+        "bedrock_converse_stream",
+    ] {
         let line = format!(
             r#"spillway_requests_total{{code="200",provider="bedrock",route="{label}"}} 1"#
         );
@@ -157,8 +187,7 @@ async fn every_operation_passes_unchanged_and_is_metered_once() {
 
 #[tokio::test]
 async fn arns_are_encoded_once_however_they_arrive() {
-    const ARN: &str =
-        "arn:aws:bedrock:us-east-1:123456789012:application-inference-profile/abc123";
+    const ARN: &str = "arn:aws:bedrock:us-east-1:123456789012:application-inference-profile/abc123";
     let world = World::create().await;
     let proxy = world.start().await;
     let once = ARN.replace(':', "%3A").replace('/', "%2F");
@@ -191,7 +220,10 @@ async fn a_stream_passes_as_it_comes() {
             .await
             .unwrap();
         let first = response.chunk().await.unwrap().unwrap();
-        assert!(!frames(first).is_empty(), "the begin is here before the rest is made");
+        assert!(
+            !frames(first).is_empty(),
+            "the begin is here before the rest is made"
+        );
         world.fakes.gates.release("gate");
         while response.chunk().await.unwrap().is_some() {}
     }

@@ -29,7 +29,9 @@ async fn names_of_the_pool_are_mapped_and_ids_of_bedrock_are_not() {
     let mut world = World::create().await;
     world
         .tenant
-        .change_pool(|pool| pool.models = vec![mapping("claude-*", OPUS), mapping("*", "anthropic.never")])
+        .change_pool(|pool| {
+            pool.models = vec![mapping("claude-*", OPUS), mapping("*", "anthropic.never")]
+        })
         .await;
     let proxy = world.start().await;
     for (asked, sent) in [("claude-opus-4-5", OPUS), (ENCODED, MODEL)] {
@@ -49,7 +51,13 @@ async fn names_of_the_pool_are_mapped_and_ids_of_bedrock_are_not() {
 async fn a_key_may_use_a_model_by_any_of_its_names() {
     let world = World::create().await;
     let mut keys = Vec::new();
-    for allowed in [MODEL, "us.anthropic.*", "claude-sonnet-4-5", "claude-sonnet-*", "claude-opus-*"] {
+    for allowed in [
+        MODEL,
+        "us.anthropic.*",
+        "claude-sonnet-4-5",
+        "claude-sonnet-*",
+        "claude-opus-*",
+    ] {
         let key = AccessKeyToken::generate().unwrap();
         world
             .tenant
@@ -61,7 +69,10 @@ async fn a_key_may_use_a_model_by_any_of_its_names() {
     }
     let proxy = world.start().await;
     for (allowed, key) in &keys {
-        let response = call(&proxy, key.expose(), ENCODED, "invoke").send().await.unwrap();
+        let response = call(&proxy, key.expose(), ENCODED, "invoke")
+            .send()
+            .await
+            .unwrap();
         let expected = if allowed.contains("opus") { 400 } else { 200 };
         assert_eq!(response.status(), expected, "{allowed}");
     }
@@ -75,7 +86,12 @@ async fn the_pools_inference_profiles_are_listed_and_described() {
         .change_pool(|pool| pool.models = vec![mapping("claude-opus-*", OPUS)])
         .await;
     let proxy = world.start().await;
-    let (status, list) = get(&proxy, &world.key, "/inference-profiles?type=SYSTEM_DEFINED").await;
+    let (status, list) = get(
+        &proxy,
+        &world.key,
+        "/inference-profiles?type=SYSTEM_DEFINED",
+    )
+    .await;
     assert_eq!(status, 200);
     let ids: Vec<_> = list["inferenceProfileSummaries"]
         .as_array()
@@ -87,7 +103,12 @@ async fn the_pools_inference_profiles_are_listed_and_described() {
     let (_, none) = get(&proxy, &world.key, "/inference-profiles?type=APPLICATION").await;
     assert_eq!(none["inferenceProfileSummaries"], Value::Array(Vec::new()));
 
-    let (status, profile) = get(&proxy, &world.key, &format!("/inference-profiles/{ENCODED}")).await;
+    let (status, profile) = get(
+        &proxy,
+        &world.key,
+        &format!("/inference-profiles/{ENCODED}"),
+    )
+    .await;
     assert_eq!(status, 200);
     assert_eq!(
         profile["models"][0]["modelArn"],

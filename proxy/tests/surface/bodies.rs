@@ -24,7 +24,10 @@ fn clients() -> [(&'static str, Client); 2] {
     let _ = crate::support::client();
     [
         ("HTTP/1.1", client_builder().http1_only().build().unwrap()),
-        ("HTTP/2", client_builder().http2_prior_knowledge().build().unwrap()),
+        (
+            "HTTP/2",
+            client_builder().http2_prior_knowledge().build().unwrap(),
+        ),
     ]
 }
 
@@ -167,7 +170,11 @@ async fn an_answer_in_gzip_that_nobody_asked_for_passes_and_is_metered() {
         assert_eq!(response.bytes().await.unwrap(), gzip(plain));
         let rows = world.rows(1).await;
         assert_eq!(
-            (rows[0].input_tokens, rows[0].output_tokens, rows[0].estimated),
+            (
+                rows[0].input_tokens,
+                rows[0].output_tokens,
+                rows[0].estimated
+            ),
             (21, 8, false),
             "{content_type}"
         );

@@ -14,7 +14,10 @@ fn body() -> Value {
 
 async fn count(proxy: &Proxy, key: &str, body: String) -> Response {
     client()
-        .post(format!("{}/v1/messages/count_tokens?beta=true", proxy.url()))
+        .post(format!(
+            "{}/v1/messages/count_tokens?beta=true",
+            proxy.url()
+        ))
         .header("authorization", format!("Bearer {key}"))
         .header("anthropic-beta", "token-counting-2024-11-01")
         .header("content-type", "application/json")
@@ -50,20 +53,26 @@ async fn tokens(response: Response) -> u64 {
 async fn the_plan_counts_what_it_gets_byte_for_byte_and_no_row_is_written() {
     let world = World::create().await;
     let proxy = world.start().await;
-    let sent = r#" {"model":"claude-x" , "unheard_of":1e2,"messages":[{"role":"user","content":"a"}]}"#;
+    let sent =
+        r#" {"model":"claude-x" , "unheard_of":1e2,"messages":[{"role":"user","content":"a"}]}"#;
     let response = count(&proxy, world.key.expose(), sent.to_owned()).await;
     let request_id = response.headers()["request-id"].clone();
     assert!(tokens(response).await > 0);
 
     let seen = world.fakes.plan.requests();
-    let [seen] = &seen[..] else { panic!("{seen:?}") };
+    let [seen] = &seen[..] else {
+        panic!("{seen:?}")
+    };
     assert_eq!(
         (seen.path.as_str(), seen.query.as_deref()),
         ("/v1/messages/count_tokens", Some("beta=true"))
     );
     assert_eq!(seen.body_sha256, sha256_hex(sent.as_bytes()));
     assert_eq!(seen.answer.request_id, request_id.to_str().unwrap());
-    assert_eq!(seen.header("anthropic-beta"), Some("token-counting-2024-11-01"));
+    assert_eq!(
+        seen.header("anthropic-beta"),
+        Some("token-counting-2024-11-01")
+    );
     assert_eq!(
         seen.header("x-api-key"),
         Some(digest(PLAN_API_KEY.as_bytes()).as_str())
@@ -72,7 +81,9 @@ async fn the_plan_counts_what_it_gets_byte_for_byte_and_no_row_is_written() {
     assert!(world.rows_after_a_message(&proxy, 0).await.is_empty());
     let (_, metrics) = proxy.admin("/metrics").await.unwrap();
     assert!(
-        metrics.contains(r#"spillway_requests_total{code="200",provider="plan",route="count_tokens"} 1"#),
+        metrics.contains(
+            r#"spillway_requests_total{code="200",provider="plan",route="count_tokens"} 1"#
+        ),
         "{metrics}"
     );
 }
@@ -99,7 +110,11 @@ async fn bedrock_counts_where_the_plan_fails_and_no_circuit_hears_of_it() {
     assert_eq!(seen.len(), 12);
     for request in &seen {
         assert_eq!(
-            (request.operation, request.model.as_deref(), request.answer.status),
+            (
+                request.operation,
+                request.model.as_deref(),
+                request.answer.status
+            ),
             (Operation::CountTokens, Some(COUNTED), Some(200))
         );
     }

@@ -60,7 +60,10 @@ async fn with_nothing_to_add_or_hide_the_plans_answer_passes() {
         body: Some(odd.to_owned()),
         ..Failure::status(200)
     }));
-    for path in ["/v1/models?limit=1000&beta=true", "/v1/models/claude%2Dx?beta=true"] {
+    for path in [
+        "/v1/models?limit=1000&beta=true",
+        "/v1/models/claude%2Dx?beta=true",
+    ] {
         let response = client()
             .get(format!("{}{path}", proxy.url()))
             .bearer_auth(world.key.expose())

@@ -53,7 +53,9 @@ pub(super) fn sign_v4(
         SignableBody::Bytes(body),
     )
     .map_err(SignError::new)?;
-    let (instructions, _) = sign(signable, &params).map_err(SignError::new)?.into_parts();
+    let (instructions, _) = sign(signable, &params)
+        .map_err(SignError::new)?
+        .into_parts();
     instructions.apply_to_request_http1x(request);
     if let Some(signature) = request.headers_mut().get_mut(AUTHORIZATION) {
         signature.set_sensitive(true);

@@ -1,14 +1,49 @@
+use std::os::unix::fs::FileExt as _;
+
 use super::*;
 use crate::metering::record::tests::record;
 
 async fn stored(spool: &Spool) -> Vec<UsageRecord> {
     spool
-        .closed(100)
+        .closed(10_000)
         .await
         .unwrap()
         .iter()
         .map(|row| serde_json::from_slice(&row.json).unwrap())
         .collect()
+}
+
+async fn numbers(spool: &Spool) -> Vec<u64> {
+    let stored = spool.closed(10_000).await.unwrap();
+    stored.iter().map(|row| row.number).collect()
+}
+
+/// A record so long that a hundred of them fill several segments.
+fn long() -> UsageRecord {
+    let mut record = record();
+    record.user_name = "x".repeat(200_000);
+    record
+}
+
+fn files(dir: &Path) -> Vec<PathBuf> {
+    let mut files: Vec<PathBuf> = fs::read_dir(dir)
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .filter(|path| {
+            path.extension()
+                .is_some_and(|extension| extension == "usage")
+        })
+        .collect();
+    files.sort();
+    files
+}
+
+/// Makes every append fail until the returned file is put back, as a full disk would.
+fn break_disk(spool: &Spool) -> Log {
+    let nowhere = tempfile::tempdir().unwrap();
+    let mut broken = Log::begin(nowhere.path(), 1).unwrap();
+    broken.refuse_writes();
+    std::mem::replace(&mut spool.shared.log.lock().log, broken)
 }
 
 #[tokio::test]
@@ -21,31 +56,37 @@ async fn a_record_is_read_back_once_it_is_closed_and_gone_once_removed() {
     assert!(stored(&spool).await.is_empty());
     spool.close(&slot, &closed).unwrap().await;
     spool.wait_for_closed().await;
-    assert_eq!(stored(&spool).await, [closed]);
-    let seqs = spool
-        .closed(100)
-        .await
-        .unwrap()
-        .iter()
-        .map(|row| row.seq)
-        .collect();
-    spool.remove(seqs).await;
+    assert_eq!(stored(&spool).await, std::slice::from_ref(&closed));
+    assert_eq!(stored(&spool).await, [closed], "until it is removed");
+    spool.remove(numbers(&spool).await).await;
     assert_eq!((stored(&spool).await.len(), spool.records()), (0, 0));
 }
 
 #[tokio::test]
 async fn what_was_open_when_the_process_ended_comes_back_closed() {
     let dir = tempfile::tempdir().unwrap();
-    let opened = record();
+    let (opened, mut closed) = (record(), record());
+    closed.http_status = 201;
     {
         let spool = Spool::open(dir.path(), 10).unwrap();
         spool.begin(&opened).await.unwrap();
         let slot = spool.begin(&opened).await.unwrap();
-        drop(spool.close(&slot, &opened).unwrap());
+        drop(spool.close(&slot, &closed).unwrap());
+    }
+    for _ in 0..2 {
+        let spool = Spool::open(dir.path(), 10).unwrap();
+        assert_eq!(stored(&spool).await, [opened.clone(), closed.clone()]);
+        assert_eq!(spool.records(), 2);
     }
     let spool = Spool::open(dir.path(), 10).unwrap();
-    assert_eq!(stored(&spool).await, [opened.clone(), opened]);
-    assert_eq!(spool.records(), 2);
+    spool.remove(numbers(&spool).await).await;
+    assert_eq!((spool.records(), files(dir.path()).len()), (0, 1));
+    drop(spool);
+    assert!(
+        stored(&Spool::open(dir.path(), 10).unwrap())
+            .await
+            .is_empty()
+    );
 }
 
 #[tokio::test]
@@ -59,29 +100,47 @@ async fn a_full_spool_refuses_and_takes_again_when_there_is_room() {
     ));
     assert!(spool.is_blocked());
     spool.close(&slot, &record()).unwrap().await;
-    spool.remove(vec![slot.0]).await;
+    spool.remove(numbers(&spool).await).await;
     assert!(!spool.is_blocked());
     spool.begin(&record()).await.unwrap();
 }
 
 #[tokio::test]
-async fn a_client_that_leaves_before_its_record_is_written_leaves_none() {
+async fn a_client_that_leaves_while_the_disk_stalls_leaves_no_record() {
     let dir = tempfile::tempdir().unwrap();
     let spool = Spool::open(dir.path(), 10).unwrap();
     let record = record();
-    // Nobody writes while another connection does.
-    let other = Connection::open(dir.path().join("spool.db")).unwrap();
-    other.execute_batch("BEGIN IMMEDIATE").unwrap();
+    spool.shared.stalled.store(true, Ordering::Relaxed);
+    let stalled = spool.shared.log.lock();
     {
         let mut begin = std::pin::pin!(spool.begin(&record));
         assert!(futures::poll!(&mut begin).is_pending());
     }
-    other.execute_batch("ROLLBACK").unwrap();
-    spool.remove(Vec::new()).await;
-    assert_eq!(spool.records(), 0);
+    drop(stalled);
+    while spool.records() > 0 {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
     drop(spool);
     let spool = Spool::open(dir.path(), 10).unwrap();
     assert!(stored(&spool).await.is_empty());
+}
+
+#[tokio::test]
+async fn while_the_disk_stalls_nobody_is_held_up_and_nothing_is_lost() {
+    let dir = tempfile::tempdir().unwrap();
+    let spool = Spool::open(dir.path(), 10).unwrap();
+    let slot = spool.begin(&record()).await.unwrap();
+    spool.shared.stalled.store(true, Ordering::Relaxed);
+    let stalled = spool.shared.log.lock();
+    let mut closing = spool.close(&slot, &record()).unwrap();
+    assert!(futures::poll!(&mut closing).is_pending());
+    drop(stalled);
+    closing.await;
+    assert_eq!(stored(&spool).await.len(), 1);
+    assert!(
+        !spool.shared.stalled.load(Ordering::Relaxed),
+        "an append was fast again"
+    );
 }
 
 #[tokio::test]
@@ -99,25 +158,49 @@ async fn one_folder_serves_one_process() {
 }
 
 #[tokio::test]
-async fn a_damaged_file_is_put_aside() {
+async fn a_damaged_file_gives_what_is_before_the_damage_and_is_kept() {
     let dir = tempfile::tempdir().unwrap();
-    fs::write(
-        dir.path().join("spool.db"),
-        "this is not a database, whatever its name says".repeat(100),
-    )
-    .unwrap();
-    let spool = Spool::open(dir.path(), 1).unwrap();
-    spool.begin(&record()).await.unwrap();
-    let names: Vec<_> = fs::read_dir(dir.path())
+    {
+        let spool = Spool::open(dir.path(), 10).unwrap();
+        for _ in 0..2 {
+            let slot = spool.begin(&record()).await.unwrap();
+            spool.close(&slot, &record()).unwrap().await;
+        }
+    }
+    let file = files(dir.path()).remove(0);
+    let length = fs::metadata(&file).unwrap().len();
+    File::options()
+        .write(true)
+        .open(&file)
         .unwrap()
-        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
-        .collect();
-    assert!(
-        names
-            .iter()
-            .any(|name| name.starts_with("spool.db.damaged-")),
-        "{names:?}"
-    );
+        .write_all_at(b"?", length - 5)
+        .unwrap();
+    let spool = Spool::open(dir.path(), 10).unwrap();
+    assert_eq!(stored(&spool).await.len(), 2, "the second as it was opened");
+    assert!(file.with_extension("damaged").exists());
+    spool.begin(&record()).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_record_that_was_not_written_to_its_end_counts_as_not_written() {
+    let dir = tempfile::tempdir().unwrap();
+    {
+        let spool = Spool::open(dir.path(), 10).unwrap();
+        let slot = spool.begin(&record()).await.unwrap();
+        spool.close(&slot, &record()).unwrap().await;
+        spool.begin(&record()).await.unwrap();
+    }
+    let file = files(dir.path()).remove(0);
+    let length = fs::metadata(&file).unwrap().len();
+    File::options()
+        .write(true)
+        .open(&file)
+        .unwrap()
+        .set_len(length - 3)
+        .unwrap();
+    let spool = Spool::open(dir.path(), 10).unwrap();
+    assert_eq!((stored(&spool).await.len(), spool.records()), (1, 1));
+    assert!(!file.with_extension("damaged").exists());
 }
 
 #[tokio::test]
@@ -140,56 +223,73 @@ async fn many_at_once_are_all_kept() {
 }
 
 #[tokio::test]
-async fn while_nothing_can_be_written_a_removal_waits_and_the_count_stays_right() {
+async fn what_ended_while_nothing_could_be_written_is_written_later() {
     let dir = tempfile::tempdir().unwrap();
     let spool = Spool::open(dir.path(), 10).unwrap();
-    let mut seqs = Vec::new();
-    for _ in 0..2 {
-        let slot = spool.begin(&record()).await.unwrap();
-        spool.close(&slot, &record()).unwrap().await;
-        seqs.push(slot.0);
-    }
-    let other = Connection::open(dir.path().join("spool.db")).unwrap();
-    other
-        .execute_batch(
-            "CREATE TRIGGER stuck BEFORE DELETE ON records BEGIN SELECT RAISE(ABORT, 'stuck'); END",
-        )
-        .unwrap();
-    let mut first = std::pin::pin!(spool.remove(seqs.clone()));
-    assert!(futures::poll!(&mut first).is_pending());
-    while !spool.is_blocked() {
-        tokio::time::sleep(std::time::Duration::from_millis(5)).await;
-    }
-    assert!(
-        futures::poll!(&mut first).is_pending(),
-        "who goes on would send the records again"
-    );
+    let slot = spool.begin(&record()).await.unwrap();
+    let log = break_disk(&spool);
+    spool.close(&slot, &record()).unwrap().await;
+    assert!(spool.is_blocked());
     assert!(matches!(
         spool.begin(&record()).await,
         Err(SpoolError::Unwritable)
     ));
-    assert_eq!(spool.records(), 2);
-    let second = spool.remove(seqs);
-    other.execute_batch("DROP TRIGGER stuck").unwrap();
-    tokio::join!(first, second);
-    assert_eq!((spool.records(), spool.is_blocked()), (0, false));
+    spool.heal().await;
+    assert!(spool.is_blocked(), "the disk still fails");
+    assert_eq!(spool.records(), 1);
+    spool.shared.log.lock().log = log;
+    spool.heal().await;
+    assert!(!spool.is_blocked());
+    assert_eq!((stored(&spool).await.len(), spool.records()), (1, 1));
     spool.begin(&record()).await.unwrap();
 }
 
 #[tokio::test]
-async fn a_log_that_has_grown_is_cut_off() {
+async fn files_go_when_nothing_in_them_is_needed() {
     let dir = tempfile::tempdir().unwrap();
-    let spool = Spool::open(dir.path(), 100).unwrap();
-    let mut large = record();
-    large.user_name = "x".repeat(1024 * 1024);
-    for _ in 0..18 {
-        spool.begin(&large).await.unwrap();
+    let spool = Spool::open(dir.path(), 1000).unwrap();
+    let first = spool.begin(&record()).await.unwrap();
+    for _ in 0..50 {
+        let slot = spool.begin(&long()).await.unwrap();
+        spool.close(&slot, &long()).unwrap().await;
     }
-    let length = || fs::metadata(dir.path().join("spool.db-wal")).unwrap().len();
-    assert!(length() > 16 * 1024 * 1024);
-    spool.tidy().await;
-    // The writer takes its commands in order.
-    spool.begin(&record()).await.unwrap();
-    spool.remove(Vec::new()).await;
-    assert!(length() < 1024 * 1024, "{}", length());
+    let before = files(dir.path()).len();
+    assert!(before > 3, "{before}");
+    spool.remove(numbers(&spool).await).await;
+    assert_eq!(
+        files(dir.path()).len(),
+        2,
+        "the one with the open record, and the one in use"
+    );
+    spool.close(&first, &record()).unwrap().await;
+    spool.remove(numbers(&spool).await).await;
+    assert_eq!((files(dir.path()).len(), spool.records()), (1, 0));
+}
+
+#[tokio::test]
+async fn a_backlog_is_given_in_parts_of_any_size() {
+    let dir = tempfile::tempdir().unwrap();
+    let spool = Spool::open(dir.path(), 1000).unwrap();
+    for _ in 0..60 {
+        let slot = spool.begin(&long()).await.unwrap();
+        spool.close(&slot, &long()).unwrap().await;
+    }
+    let mut given = Vec::new();
+    loop {
+        let part = spool.closed(7).await.unwrap();
+        if part.is_empty() {
+            break;
+        }
+        assert!(part.len() <= 7);
+        // One of them is refused and comes again.
+        let removed: Vec<u64> = part
+            .iter()
+            .map(|row| row.number)
+            .skip(usize::from(part.len() > 1))
+            .collect();
+        given.extend(removed.clone());
+        spool.remove(removed).await;
+    }
+    given.sort_unstable();
+    assert_eq!(given, (1..=60).collect::<Vec<u64>>());
 }
