@@ -2,7 +2,10 @@
 
 use serde_json::{Map, Value};
 
-use super::{conversation, messages_rules};
+use super::{
+    bedrock_turns::{check_messages, check_thinking},
+    conversation, messages_rules,
+};
 
 /// Fields of the body that Bedrock knows. Everything else is refused by name.
 const FIELDS: [&str; 15] = [
@@ -66,22 +69,6 @@ const TOOL_TYPES: [&str; 6] = [
     "computer_",
     "memory_",
     "tool_search_tool_",
-];
-
-/// Types of content blocks that Bedrock knows.
-const BLOCKS: [&str; 12] = [
-    "document",
-    "image",
-    "redacted_thinking",
-    "search_result",
-    "server_tool_use",
-    "text",
-    "thinking",
-    "tool_reference",
-    "tool_result",
-    "tool_search_tool_result",
-    "tool_use",
-    "compaction",
 ];
 
 const MAX_CACHE_CONTROLS: usize = 4;
@@ -197,51 +184,6 @@ fn check_tools(body: &Map<String, Value>, betas: &[&str]) -> Result<(), String> 
     Ok(())
 }
 
-/// How thinking is shown: the newest way of it is known only with its beta flag.
-fn check_thinking(body: &Map<String, Value>, betas: &[&str]) -> Result<(), String> {
-    let Some(thinking) = body.get("thinking") else {
-        return Ok(());
-    };
-    match (&thinking["display"], &thinking["type"]) {
-        (Value::Null, _) => Ok(()),
-        (Value::String(display), _) if ["summarized", "omitted"].contains(&display.as_str()) => {
-            Ok(())
-        }
-        (Value::String(display), _)
-            if display == "updates" && betas.contains(&"thinking-display-updates-2026-08-18") =>
-        {
-            Ok(())
-        }
-        (_, kind) => Err(format!(
-            "thinking.{}.display: Input should be 'summarized' or 'omitted'",
-            kind.as_str().unwrap_or("enabled")
-        )),
-    }
-}
-
-/// A message has its role and its content; blocks are of the types that Bedrock knows.
-fn check_messages(body: &Map<String, Value>) -> Result<(), String> {
-    let messages = body.get("messages").and_then(Value::as_array);
-    for (index, message) in messages.into_iter().flatten().enumerate() {
-        let fields = message.as_object().into_iter().flat_map(Map::keys);
-        if let Some(field) = fields
-            .into_iter()
-            .find(|field| !["role", "content"].contains(&field.as_str()))
-        {
-            return Err(extra(&format!("messages.{index}.{field}")));
-        }
-        for (at, block) in conversation::blocks(message).iter().enumerate() {
-            let kind = block["type"].as_str().unwrap_or_default();
-            if !BLOCKS.contains(&kind) {
-                return Err(format!(
-                    "messages.{index}.content.{at}: Input tag '{kind}' found using 'type' does not match any of the expected tags"
-                ));
-            }
-        }
-    }
-    Ok(())
-}
-
 /// Empty text and cache markers, over `tools`, `system` and `messages` in that order.
 fn check_content(body: &Map<String, Value>) -> Result<(), String> {
     let mut markers = Vec::new();
@@ -305,7 +247,7 @@ fn marker(cache_control: &Value, path: &str) -> Result<Option<bool>, String> {
     Ok(Some(fields.get("ttl").is_some_and(|ttl| ttl == "1h")))
 }
 
-fn extra(field: &str) -> String {
+pub(crate) fn extra(field: &str) -> String {
     format!("{field}: Extra inputs are not permitted")
 }
 

@@ -5,9 +5,9 @@ use std::collections::HashSet;
 use serde_json::Value;
 
 use super::{
-    conversation,
     converse_blocks::check_block,
     converse_fields::{check_members, check_model_fields, list},
+    thinking_rules,
 };
 
 const MAX_CACHE_POINTS: usize = 4;
@@ -20,7 +20,7 @@ pub(crate) fn problem(model: &str, body: &[u8], trusts_foreign: bool) -> Option<
     let is_claude = model.contains("anthropic.") || model.starts_with("arn:");
     check_members(&body)
         .and_then(|()| check_messages(&body, is_claude))
-        .and_then(|()| conversation::check_reasoning(list(&body, "messages"), trusts_foreign))
+        .and_then(|()| thinking_rules::check_reasoning(list(&body, "messages"), trusts_foreign))
         .and_then(|()| check_system(&body))
         .and_then(|()| check_tools(&body))
         .and_then(|()| check_cache_points(&body))

@@ -5,6 +5,7 @@ mod answer;
 mod bedrock;
 mod bedrock_count;
 mod bedrock_invoke;
+mod bedrock_turns;
 mod behaviour;
 mod config;
 pub mod control;
@@ -31,6 +32,7 @@ mod server;
 mod service;
 mod signature;
 mod sigv4;
+mod thinking_rules;
 mod usage;
 
 use std::{
