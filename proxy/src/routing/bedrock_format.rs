@@ -106,7 +106,9 @@ async fn unanswered(ledger: Ledger, error: &AdapterError) -> Response<RelayBody>
             "Bedrock could not be reached",
         ),
         AdapterError::NoAnswer(_) => (StatusCode::BAD_GATEWAY, "Bedrock's answer broke off"),
-        AdapterError::Build(_) | AdapterError::Unsupported { .. } => (
+        AdapterError::Build(_)
+        | AdapterError::Unsupported { .. }
+        | AdapterError::Invalid { .. } => (
             StatusCode::INTERNAL_SERVER_ERROR,
             "the request could not be sent to Bedrock",
         ),
