@@ -30,12 +30,12 @@ pub(super) fn translate(body: &[u8], context: &Context) -> Result<Vec<u8>, BadAn
         ],
     )?;
     let [message] = json::pick(output.map_or("{}", RawValue::get), ["message"])?;
-    let [content] = json::pick(message.map_or("{}", RawValue::get), ["content"])?;
+    let [blocks] = json::pick(message.map_or("{}", RawValue::get), ["content"])?;
     let mut out = Vec::with_capacity(body.len() + 256);
     context.write_head(&mut out);
     out.extend_from_slice(b",\"content\":[");
     let start = out.len();
-    json::each::<BadAnswer>(content.map_or("[]", RawValue::get), |_, block| {
+    json::each::<BadAnswer>(blocks.map_or("[]", RawValue::get), |_, block| {
         let before = out.len();
         if before > start {
             out.push(b',');
