@@ -7,18 +7,20 @@ use serde_json::Value;
 use super::{
     converse_blocks::check_block,
     converse_fields::{check_members, check_model_fields, list},
+    thinking_rules,
 };
 
 const MAX_CACHE_POINTS: usize = 4;
 
 /// What is wrong with a body for a model, much in the service's words.
-pub(crate) fn problem(model: &str, body: &[u8]) -> Option<String> {
+pub(crate) fn problem(model: &str, body: &[u8], trusts_foreign: bool) -> Option<String> {
     let Ok(body) = serde_json::from_slice::<Value>(body) else {
         return Some("The request body is not valid JSON.".to_owned());
     };
     let is_claude = model.contains("anthropic.") || model.starts_with("arn:");
     check_members(&body)
         .and_then(|()| check_messages(&body, is_claude))
+        .and_then(|()| thinking_rules::check_reasoning(list(&body, "messages"), trusts_foreign))
         .and_then(|()| check_system(&body))
         .and_then(|()| check_tools(&body))
         .and_then(|()| check_cache_points(&body))
@@ -264,7 +266,7 @@ mod tests {
     const CLAUDE: &str = "us.anthropic.claude-sonnet-4-5-20250929-v1:0";
 
     fn problem_of(body: &Value) -> Option<String> {
-        problem(CLAUDE, body.to_string().as_bytes())
+        problem(CLAUDE, body.to_string().as_bytes(), true)
     }
 
     fn user(content: &Value) -> Value {

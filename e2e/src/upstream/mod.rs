@@ -1,12 +1,15 @@
 //! Fake upstreams: an Anthropic Messages API ("Plan") and a Bedrock runtime that behave as they are told.
 
+mod agent;
 mod answer;
 mod bedrock;
 mod bedrock_count;
 mod bedrock_invoke;
+mod bedrock_turns;
 mod behaviour;
 mod config;
 pub mod control;
+mod conversation;
 mod converse;
 mod converse_blocks;
 mod converse_fields;
@@ -27,7 +30,9 @@ mod received;
 mod script;
 mod server;
 mod service;
+mod signature;
 mod sigv4;
+mod thinking_rules;
 mod usage;
 
 use std::{
@@ -42,6 +47,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 
 use self::service::Shared;
 pub use self::{
+    agent::{Act, Agent},
     behaviour::{Failure, HeaderIs, Mode, Operation, Reply, Rule, When},
     config::{
         AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AwsCredentials, BEDROCK_API_KEY, Config,
