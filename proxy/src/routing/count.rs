@@ -78,7 +78,7 @@ impl Counter {
         let (plan, bedrock) = (caller.plan.as_deref(), caller.bedrock.as_ref());
         // Without another upstream an open circuit stops nobody.
         let is_open = |plan: &PlanCredential| {
-            let (model, now) = (&call.head.model, StdInstant::now());
+            let (model, now) = (&call.head.model, std::time::Instant::now());
             self.circuits.is_open(plan.id, model, now)
         };
         let asked = plan.filter(|plan| bedrock.is_none() || !is_open(plan));

@@ -105,7 +105,7 @@ impl UsageTap {
             StreamEvent::ContentBlockStart => {
                 self.content |= self.failure.is_none() && shows_content(data);
             }
-            StreamEvent::MessageStart if self.is_guess => self.started = true,
+            StreamEvent::MessageStart if self.is_guess => self.stage = Stage::Begun,
             StreamEvent::MessageStart => {
                 self.stage = Stage::Begun;
                 if let Ok(MessageStart {
