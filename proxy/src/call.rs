@@ -104,6 +104,17 @@ pub struct PoolView {
     pub circuit: CircuitSettings,
 }
 
+impl PoolView {
+    /// The Bedrock model id for `model`, by the first mapping that matches and names one, else the pool's default.
+    pub fn bedrock_model_id(&self, model: &str) -> Option<&str> {
+        self.models
+            .iter()
+            .find(|mapping| mapping.name.matches(model))
+            .and_then(|mapping| mapping.bedrock_model_id.as_deref())
+            .or(self.default_model.as_deref())
+    }
+}
+
 /// `circuitBreaker` of a pool.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct CircuitSettings {

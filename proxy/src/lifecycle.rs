@@ -15,6 +15,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 use crate::adapter::bedrock_invoke::BedrockInvokeAdapter;
+use crate::adapter::bedrock_relay::BedrockRelay;
 use crate::adapter::plan::PlanAdapter;
 use crate::adapter::{HttpClients, HttpSettings, TlsSetupError};
 use crate::config::{Config, Encryption};
@@ -25,7 +26,7 @@ use crate::http::body::ByteBudget;
 use crate::http::{Frontend, server};
 use crate::metering::{Clock, Flusher, Meter, Spool, SpoolError};
 use crate::metrics::Metrics;
-use crate::routing::{LocalCircuits, Router};
+use crate::routing::{BedrockFormat, CircuitStore, Counter, LocalCircuits, Router};
 
 /// Few, for the hot path needs none: loads, key checks, usage batches.
 const DATABASE: ConnectOptions = ConnectOptions {
@@ -106,10 +107,13 @@ pub async fn run(config: Config) -> Result<(), RunError> {
         allowed: Arc::new(config.allowed_upstreams),
         connect_timeout: config.connect_timeout,
     })?;
+    let circuits: Arc<dyn CircuitStore> = Arc::new(LocalCircuits::default());
+    let plan = PlanAdapter::new(&clients);
+    let relay = Arc::new(BedrockRelay::new(&clients, config.bedrock_endpoint.clone()));
     let router = Arc::new(Router::new(
-        PlanAdapter::new(&clients),
+        plan.clone(),
         BedrockInvokeAdapter::new(&clients, config.bedrock_endpoint),
-        Arc::new(LocalCircuits::default()),
+        Arc::clone(&circuits),
         config.timeouts,
     ));
     let health = Health::new(
@@ -137,6 +141,9 @@ pub async fn run(config: Config) -> Result<(), RunError> {
         directory,
         meter: Meter::new(Arc::clone(&spool), Arc::clone(&metrics)),
         router,
+        bedrock_format: BedrockFormat::new(Arc::clone(&relay), config.timeouts),
+        counter: Counter::new(plan.clone(), relay, circuits, config.timeouts),
+        plan,
         clock,
         body_budget: ByteBudget::new(config.body_budget, metrics.body_bytes.clone()),
         origin_verify: OriginVerify::new(config.origin_verify.as_ref()),

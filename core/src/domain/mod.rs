@@ -1,5 +1,6 @@
 //! The rules of Spillway, without I/O.
 
+pub mod bedrock;
 pub mod models;
 pub mod money;
 pub mod pool;

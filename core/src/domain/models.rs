@@ -54,6 +54,11 @@ impl ModelPattern {
     pub fn as_str(&self) -> &str {
         &self.text
     }
+
+    /// The one model that is meant; `None` for a glob.
+    pub fn exact(&self) -> Option<&str> {
+        self.matcher.is_none().then_some(self.text.as_str())
+    }
 }
 
 impl PartialEq for ModelPattern {
@@ -95,6 +100,11 @@ impl ModelPatterns {
     /// Whether `model` may be used.
     pub fn is_allowed(&self, model: &str) -> bool {
         self.0.is_empty() || self.0.iter().any(|pattern| pattern.matches(model))
+    }
+
+    /// Whether every model may be used.
+    pub fn allows_all(&self) -> bool {
+        self.0.is_empty()
     }
 }
 

@@ -1,4 +1,4 @@
-//! The Bedrock runtime: `InvokeModel` and Converse, each with and without a stream.
+//! The Bedrock runtime: `InvokeModel` and Converse, each with and without a stream, and `CountTokens`.
 
 use std::time::SystemTime;
 
@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use super::{
     answer::{Content, Prepared},
-    bedrock_invoke,
+    bedrock_count, bedrock_invoke,
     behaviour::{Failure, Operation},
     config::Config,
     converse,
@@ -36,6 +36,7 @@ pub(crate) fn route(method: &Method, path: &str) -> Route {
         (&Method::POST, Some("invoke-with-response-stream")) => Operation::InvokeStream,
         (&Method::POST, Some("converse")) => Operation::Converse,
         (&Method::POST, Some("converse-stream")) => Operation::ConverseStream,
+        (&Method::POST, Some("count-tokens")) => Operation::CountTokens,
         _ if matches!(*method, Method::GET | Method::HEAD) && path == "/" => Operation::Probe,
         _ => Operation::Unknown,
     };
@@ -73,6 +74,7 @@ pub(crate) fn refusal(request: &Received, config: &Config) -> Option<Failure> {
         Operation::Invoke | Operation::InvokeStream => {
             bedrock_invoke::problem(model, &request.body)
         }
+        Operation::CountTokens => bedrock_count::problem(model, &request.body),
         _ => converse::problem(&request.body),
     };
     problem.map(|problem| validation(&problem))
@@ -119,17 +121,20 @@ fn validation(message: &str) -> Failure {
     Failure::status(400).message(message)
 }
 
-/// Answers with a message, or to a probe.
+/// Answers with a message, a count, or to a probe.
 pub(crate) fn answer(
     request: &Received,
     script: &Script,
     request_id: &str,
     number: u64,
 ) -> Result<Prepared, PrepareError> {
-    let mut prepared = if request.operation == Operation::Probe {
-        Prepared::json(StatusCode::OK, "{}")
-    } else {
-        message(request, script, number)?
+    let mut prepared = match request.operation {
+        Operation::Probe => Prepared::json(StatusCode::OK, "{}"),
+        Operation::CountTokens => {
+            let tokens = bedrock_count::tokens(&request.body);
+            Prepared::json(StatusCode::OK, json!({"inputTokens": tokens}).to_string())
+        }
+        _ => message(request, script, number)?,
     };
     prepared.header("x-amzn-requestid", request_id);
     Ok(prepared)

@@ -12,7 +12,7 @@ use super::script::Script;
 pub enum Operation {
     /// `POST /v1/messages`
     Messages,
-    /// `POST /v1/messages/count_tokens`
+    /// `POST /v1/messages/count_tokens`, `POST /model/{id}/count-tokens`
     CountTokens,
     /// `GET /v1/models` and `GET /v1/models/{id}`
     Models,

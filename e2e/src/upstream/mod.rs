@@ -2,6 +2,7 @@
 
 mod answer;
 mod bedrock;
+mod bedrock_count;
 mod bedrock_invoke;
 mod behaviour;
 mod config;

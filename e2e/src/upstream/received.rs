@@ -118,7 +118,7 @@ struct Envelope<'a> {
 }
 
 impl Prompt {
-    fn parse(body: &[u8]) -> Self {
+    pub(crate) fn parse(body: &[u8]) -> Self {
         let Ok(envelope) = serde_json::from_slice::<Envelope>(body) else {
             return Self::default();
         };

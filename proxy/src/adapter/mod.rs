@@ -2,6 +2,7 @@
 
 mod aws_http;
 pub mod bedrock_invoke;
+pub mod bedrock_relay;
 mod connector;
 mod error_body;
 mod headers;

@@ -4,9 +4,10 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
+use bytes::Bytes;
 use futures::Stream;
 use http::uri::{PathAndQuery, Uri};
-use http::{HeaderValue, Method, Request, Response};
+use http::{HeaderMap, HeaderValue, Method, Request, Response};
 use http_body::Body as _;
 use http_body_util::Full;
 use hyper::body::Incoming;
@@ -34,6 +35,47 @@ impl PlanAdapter {
     }
 }
 
+/// A request as the client made it.
+#[derive(Debug)]
+pub struct PlanRequest<'a> {
+    /// The method.
+    pub method: Method,
+    /// The path below the API's base URL.
+    pub path: &'a str,
+    /// The query without its `?`.
+    pub query: Option<&'a str>,
+    /// The headers as they were received.
+    pub headers: &'a HeaderMap,
+    /// The decoded body.
+    pub body: Bytes,
+}
+
+impl PlanAdapter {
+    /// Sends a request with this credential. Errors that the Plan gave are replies.
+    ///
+    /// # Errors
+    /// There is no answer.
+    pub async fn send(
+        &self,
+        request: PlanRequest<'_>,
+        credential: &PlanCredential,
+    ) -> Result<Reply, AdapterError> {
+        let mut sent = Request::new(Full::new(request.body));
+        *sent.method_mut() = request.method;
+        *sent.uri_mut() = uri(&credential.api_url, request.path, request.query)?;
+        *sent.headers_mut() = for_plan(request.headers);
+        sent.headers_mut().insert("x-api-key", api_key(credential)?);
+        let response = self.client.request(sent).await.map_err(|error| {
+            if error.is_connect() {
+                AdapterError::Connect(error.into())
+            } else {
+                AdapterError::NoAnswer(error.into())
+            }
+        })?;
+        Ok(reply(response))
+    }
+}
+
 impl Adapter for PlanAdapter {
     type Target = Arc<PlanCredential>;
 
@@ -46,21 +88,14 @@ impl Adapter for PlanAdapter {
         call: &Call,
         credential: &Arc<PlanCredential>,
     ) -> Result<Reply, AdapterError> {
-        let mut request = Request::new(Full::new(call.body.clone()));
-        *request.method_mut() = Method::POST;
-        *request.uri_mut() = uri(&credential.api_url, "/v1/messages", call.query.as_deref())?;
-        *request.headers_mut() = for_plan(&call.headers);
-        request
-            .headers_mut()
-            .insert("x-api-key", api_key(credential)?);
-        let response = self.client.request(request).await.map_err(|error| {
-            if error.is_connect() {
-                AdapterError::Connect(error.into())
-            } else {
-                AdapterError::NoAnswer(error.into())
-            }
-        })?;
-        Ok(reply(response))
+        let request = PlanRequest {
+            method: Method::POST,
+            path: "/v1/messages",
+            query: call.query.as_deref(),
+            headers: &call.headers,
+            body: call.body.clone(),
+        };
+        self.send(request, credential).await
     }
 }
 
@@ -103,7 +138,7 @@ fn uri(base: &Url, path: &str, query: Option<&str>) -> Result<Uri, AdapterError>
         .scheme(base.scheme())
         .authority(base.authority())
         .path_and_query(
-            PathAndQuery::from_maybe_shared(bytes::Bytes::from(target))
+            PathAndQuery::from_maybe_shared(Bytes::from(target))
                 .map_err(|error| build(error.into()))?,
         )
         .build()

@@ -57,6 +57,17 @@ impl KeyEntry {
     pub fn allows(&self, model: &str) -> bool {
         self.of_key.is_allowed(model) && self.of_user.is_allowed(model)
     }
+
+    /// Whether both allow a model that goes by any of `names`, each by a name of its own choice.
+    pub fn allows_by_any(&self, names: &[&str]) -> bool {
+        let any = |patterns: &ModelPatterns| names.iter().any(|name| patterns.is_allowed(name));
+        any(&self.of_key) && any(&self.of_user)
+    }
+
+    /// Whether neither key nor user names the models it may use.
+    pub fn allows_all(&self) -> bool {
+        self.of_key.allows_all() && self.of_user.allows_all()
+    }
 }
 
 impl Index {

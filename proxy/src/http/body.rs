@@ -13,6 +13,7 @@ use prometheus::IntGauge;
 use tokio::time::{Instant, timeout_at};
 
 use crate::http::error::{ErrorType, Refusal};
+use crate::http::gzip;
 
 /// What the Messages API takes.
 pub const MAX_BODY_BYTES: usize = 32 * 1024 * 1024;
@@ -45,7 +46,7 @@ impl ByteBudget {
         }))
     }
 
-    fn take(&self, bytes: usize) -> Option<Share> {
+    pub(super) fn take(&self, bytes: usize) -> Option<Share> {
         self.reserve(bytes).then(|| Share {
             budget: self.clone(),
             bytes,
@@ -68,13 +69,13 @@ impl ByteBudget {
 }
 
 /// A part of the budget, given back on drop.
-struct Share {
+pub(super) struct Share {
     budget: ByteBudget,
     bytes: usize,
 }
 
 impl Share {
-    fn grow_to(&mut self, bytes: usize) -> bool {
+    pub(super) fn grow_to(&mut self, bytes: usize) -> bool {
         let more = bytes.saturating_sub(self.bytes);
         let grown = more == 0 || self.budget.reserve(more);
         if grown {
@@ -106,10 +107,36 @@ impl AsRef<[u8]> for Held {
     }
 }
 
-/// Reads a whole body.
+/// How a body is encoded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Coding {
+    Identity,
+    Gzip,
+}
+
+impl Coding {
+    fn of(headers: &HeaderMap) -> Result<Self, Refusal> {
+        let mut codings = headers.get_all(CONTENT_ENCODING).into_iter();
+        let Some(coding) = codings.next() else {
+            return Ok(Self::Identity);
+        };
+        let is = |name: &str| coding.as_bytes().eq_ignore_ascii_case(name.as_bytes());
+        match codings.next() {
+            None if is("identity") => Ok(Self::Identity),
+            None if is("gzip") || is("x-gzip") => Ok(Self::Gzip),
+            _ => Err(Refusal::invalid(
+                "encoded_body",
+                "content-encoding: only gzip is supported, else send the body uncompressed",
+            )),
+        }
+    }
+}
+
+/// Reads a whole body, decoded.
 ///
 /// # Errors
-/// 413 over [`MAX_BODY_BYTES`], 503 with no budget left, 408 when nothing arrives, 400 when it breaks off or is encoded.
+/// 413 over [`MAX_BODY_BYTES`], encoded or decoded, 503 with no budget left, 408 when nothing arrives, 400 when it breaks off or
+/// is encoded otherwise than in gzip.
 pub async fn read<B>(
     headers: &HeaderMap,
     mut body: B,
@@ -118,23 +145,19 @@ pub async fn read<B>(
 where
     B: Body<Data = Bytes> + Unpin,
 {
-    if headers
-        .get(CONTENT_ENCODING)
-        .is_some_and(|encoding| !encoding.as_bytes().eq_ignore_ascii_case(b"identity"))
-    {
-        return Err(Refusal::invalid(
-            "encoded_body",
-            "content-encoding is not supported: send the body uncompressed",
-        ));
-    }
+    let coding = Coding::of(headers)?;
     let declared = content_length(headers);
     if declared.is_some_and(|length| length > MAX_BODY_BYTES) {
         drain(&mut body).await;
         return Err(too_large());
     }
+    let until = Instant::now() + TOTAL;
+    if coding == Coding::Gzip {
+        let (bytes, _share) = gzip::read(body, budget, until).await?;
+        return Ok(Bytes::from_owner(Held { bytes, _share }));
+    }
     let upfront = declared.unwrap_or_default().min(MAX_UPFRONT);
     let mut share = budget.take(upfront).ok_or_else(busy)?;
-    let until = Instant::now() + TOTAL;
     let Some(first) = next(&mut body, until).await? else {
         return Ok(Bytes::new());
     };
@@ -173,7 +196,7 @@ where
     }))
 }
 
-async fn next<B: Body<Data = Bytes> + Unpin>(
+pub(super) async fn next<B: Body<Data = Bytes> + Unpin>(
     body: &mut B,
     until: Instant,
 ) -> Result<Option<Bytes>, Refusal> {
@@ -199,7 +222,7 @@ async fn next<B: Body<Data = Bytes> + Unpin>(
 }
 
 /// A sender that is cut off while it writes may never read the answer.
-async fn drain<B: Body<Data = Bytes> + Unpin>(body: &mut B) {
+pub(super) async fn drain<B: Body<Data = Bytes> + Unpin>(body: &mut B) {
     let until = Instant::now() + DRAIN_TIME;
     let mut dropped = 0;
     while dropped < DRAIN_BYTES {
@@ -220,7 +243,7 @@ fn content_length(headers: &HeaderMap) -> Option<usize> {
         .ok()
 }
 
-fn too_large() -> Refusal {
+pub(super) fn too_large() -> Refusal {
     Refusal::new(
         StatusCode::PAYLOAD_TOO_LARGE,
         ErrorType::RequestTooLarge,
@@ -229,7 +252,7 @@ fn too_large() -> Refusal {
     )
 }
 
-fn busy() -> Refusal {
+pub(super) fn busy() -> Refusal {
     Refusal::unavailable(
         "body_budget",
         "Too many large requests at once; try again shortly",
@@ -238,7 +261,7 @@ fn busy() -> Refusal {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use std::convert::Infallible;
 
     use futures::stream;
@@ -248,11 +271,20 @@ mod tests {
 
     use super::*;
 
-    fn budget(bytes: usize) -> ByteBudget {
+    pub(crate) fn budget(bytes: usize) -> ByteBudget {
         ByteBudget::new(bytes, IntGauge::new("held", "held").unwrap())
     }
 
-    fn chunks(parts: Vec<Bytes>) -> impl Body<Data = Bytes, Error = Infallible> + Unpin {
+    /// What bodies hold of a budget.
+    pub(crate) fn held(budget: &ByteBudget) -> usize {
+        usize::try_from(budget.0.held.get()).unwrap()
+    }
+
+    pub(crate) fn encoded(coding: &'static str) -> HeaderMap {
+        HeaderMap::from_iter([(CONTENT_ENCODING, HeaderValue::from_static(coding))])
+    }
+
+    pub(crate) fn chunks(parts: Vec<Bytes>) -> impl Body<Data = Bytes, Error = Infallible> + Unpin {
         StreamBody::new(stream::iter(
             parts.into_iter().map(|part| Ok(Frame::data(part))),
         ))
@@ -387,12 +419,21 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn an_encoded_body_is_refused_by_name() {
-        let mut headers = declared(1);
-        headers.insert(CONTENT_ENCODING, HeaderValue::from_static("gzip"));
-        let refusal = read(&headers, Full::new(Bytes::from_static(b"x")), &budget(100))
-            .await
-            .unwrap_err();
-        assert!(refusal.message.contains("content-encoding"));
+    async fn other_codings_are_refused_by_name() {
+        for coding in ["br", "deflate", "gzip, gzip", ""] {
+            let body = Full::new(Bytes::from_static(b"x"));
+            let refusal = read(&encoded(coding), body, &budget(100))
+                .await
+                .unwrap_err();
+            assert_eq!(refusal.status, 400);
+            assert!(refusal.message.contains("content-encoding"));
+        }
+        let body = Full::new(Bytes::from_static(b"x"));
+        assert_eq!(
+            read(&encoded("identity"), body, &budget(100))
+                .await
+                .unwrap(),
+            "x"
+        );
     }
 }

@@ -9,6 +9,7 @@ use serde::de::{Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::error::Category;
 use serde_json::value::RawValue;
 
+use crate::adapter::bedrock_relay::Operation;
 use crate::call::RequestHead;
 use crate::http::error::Refusal;
 
@@ -54,6 +55,45 @@ pub fn request_head(body: &[u8], headers: &HeaderMap) -> Result<RequestHead, Ref
         session_id,
         agent_id: header_id(headers, "x-claude-code-agent-id"),
     })
+}
+
+/// What is known of a call in Bedrock's format: its model is in the path, and its body is Bedrock's to judge.
+pub fn bedrock_head(
+    model: String,
+    operation: Operation,
+    body: &[u8],
+    headers: &HeaderMap,
+) -> RequestHead {
+    #[derive(Deserialize, Default)]
+    struct Fields<'a> {
+        #[serde(borrow)]
+        max_tokens: Option<Scalar<'a>>,
+        #[serde(borrow)]
+        metadata: Option<&'a RawValue>,
+        #[serde(borrow, rename = "inferenceConfig")]
+        inference: Option<&'a RawValue>,
+    }
+    #[derive(Deserialize)]
+    struct Inference<'a> {
+        #[serde(borrow, rename = "maxTokens")]
+        max_tokens: Option<Scalar<'a>>,
+    }
+    let fields: Fields<'_> = serde_json::from_slice(body).unwrap_or_default();
+    let of_converse = fields
+        .inference
+        .and_then(|inference| serde_json::from_str::<Inference<'_>>(inference.get()).ok())
+        .and_then(|inference| inference.max_tokens);
+    RequestHead {
+        model,
+        stream: operation.is_stream(),
+        max_tokens: match fields.max_tokens.or(of_converse) {
+            Some(Scalar::Number(n)) => Some(n),
+            _ => None,
+        },
+        session_id: header_id(headers, "x-claude-code-session-id")
+            .or_else(|| fields.metadata.and_then(session_of)),
+        agent_id: header_id(headers, "x-claude-code-agent-id"),
+    }
 }
 
 #[derive(Deserialize)]
@@ -273,6 +313,34 @@ mod tests {
         let refusal = head(&body(257)).unwrap_err();
         assert_eq!(refusal.status, 400);
         assert!(refusal.message.starts_with("model: "));
+    }
+
+    #[test]
+    fn a_call_in_bedrocks_format_says_its_bounds_in_either_api() {
+        let head = |operation, body: &str| {
+            bedrock_head(
+                "m".to_owned(),
+                operation,
+                body.as_bytes(),
+                &HeaderMap::new(),
+            )
+        };
+        let invoke = head(
+            Operation::InvokeStream,
+            r#"{"max_tokens":7,"metadata":{"user_id":"{\"session_id\":\"s-1\"}"},"messages":[]}"#,
+        );
+        assert_eq!(
+            (invoke.stream, invoke.max_tokens, invoke.session_id.as_deref()),
+            (true, Some(7), Some("s-1"))
+        );
+        let converse = head(
+            Operation::Converse,
+            r#"{"inferenceConfig":{"maxTokens":9,"x":[]}}"#,
+        );
+        assert_eq!((converse.stream, converse.max_tokens), (false, Some(9)));
+        for body in ["", "[]", r#"{"max_tokens":"x"}"#, r#"{"inferenceConfig":[]}"#] {
+            assert_eq!(head(Operation::Invoke, body).max_tokens, None, "{body}");
+        }
     }
 
     proptest! {

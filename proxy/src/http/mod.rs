@@ -1,11 +1,16 @@
 //! The public HTTP side: from a request to an admitted [`Call`], and refusals in Anthropic's shape.
 
 pub mod admin;
+mod admission;
 pub mod auth;
+mod bedrock_format;
 pub mod body;
 pub mod error;
 mod framing;
+mod gzip;
 pub mod head;
+mod model_list;
+mod models;
 pub mod route;
 pub mod server;
 
@@ -13,22 +18,25 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use http::{Method, Request, Response, StatusCode};
+use http::{Request, Response};
 use hyper::body::Incoming;
 use spillway_core::domain::tokens::TokenUsage;
-use spillway_core::domain::usage::UsageStatus;
+use spillway_core::domain::usage::{Provider, UsageStatus};
 use uuid::Uuid;
 
-use crate::call::{Admission, Call, Outcome};
-use crate::directory::Directory;
-use crate::http::auth::{OriginVerify, presented_key};
+use crate::adapter::plan::PlanAdapter;
+use crate::call::Outcome;
+use crate::directory::{Directory, KeyEntry};
+use crate::http::admission::Admitted;
+use crate::http::auth::OriginVerify;
 use crate::http::body::ByteBudget;
 use crate::http::error::Refusal;
+use crate::http::models::Answered;
 use crate::http::route::{Route, target};
 use crate::http::server::Service;
 use crate::metering::{Clock, Meter};
 use crate::metrics::Metrics;
-use crate::routing::{RelayBody, Router};
+use crate::routing::{BedrockFormat, Counter, RelayBody, Router};
 
 /// Answers the requests of the public listener.
 pub struct Frontend {
@@ -38,6 +46,12 @@ pub struct Frontend {
     pub meter: Meter,
     /// Asks the upstreams.
     pub router: Arc<Router>,
+    /// Serves what comes in Bedrock's format.
+    pub bedrock_format: BedrockFormat,
+    /// Counts tokens.
+    pub counter: Counter,
+    /// Asked for its models.
+    pub plan: PlanAdapter,
     /// The database's time.
     pub clock: Arc<Clock>,
     /// What all bodies together may hold.
@@ -74,7 +88,11 @@ impl Service for Frontend {
                     .requests
                     .with_label_values(&[route.label(), code.as_str(), "none"])
                     .inc();
-                refusal.into_response(request_id)
+                if route.is_bedrock() {
+                    bedrock_format::refused(refusal, request_id)
+                } else {
+                    refusal.into_response(request_id)
+                }
             }
         }
     }
@@ -88,23 +106,61 @@ impl Frontend {
         request_id: Uuid,
         received_at: Instant,
     ) -> Result<Response<RelayBody>, Refusal> {
-        match (route, request.method()) {
-            (Route::Messages, &Method::POST) => {
-                self.messages(request, request_id, received_at).await
-            }
-            (Route::Probe, &Method::GET | &Method::HEAD) => {
-                self.origin_verify.check(request.headers())?;
-                self.metrics
-                    .requests
-                    .with_label_values(&[route.label(), StatusCode::OK.as_str(), "none"])
-                    .inc();
-                Ok(Response::new(RelayBody::whole(Bytes::new())))
-            }
-            (Route::Messages | Route::Probe, _) => {
-                Err(Refusal::method_not_allowed(route.methods()))
-            }
-            (Route::Unknown, _) => Err(Refusal::not_found()),
+        if matches!(route, Route::Unknown | Route::UnknownBedrock) {
+            return Err(Refusal::not_found());
         }
+        if !route.has(request.method()) {
+            return Err(Refusal::method_not_allowed(route.methods()));
+        }
+        let answered = match route {
+            Route::Messages => return self.messages(request, request_id, received_at).await,
+            Route::Bedrock(operation) => {
+                let response = self
+                    .bedrock(request, operation, request_id, received_at)
+                    .await?;
+                if operation.is_metered() {
+                    return Ok(response);
+                }
+                (response, Some(Provider::Bedrock))
+            }
+            Route::CountTokens => self.count_tokens(request, request_id, received_at).await?,
+            Route::Probe => {
+                self.origin_verify.check(request.headers())?;
+                (Response::new(RelayBody::whole(Bytes::new())), None)
+            }
+            Route::Unknown | Route::UnknownBedrock => return Err(Refusal::not_found()),
+            Route::Models | Route::Model | Route::InferenceProfiles | Route::InferenceProfile => {
+                let (parts, _) = request.into_parts();
+                match route {
+                    Route::Models => self.models(&parts, request_id).await?,
+                    Route::Model => self.model(&parts, request_id).await?,
+                    _ => self.inference_profiles(&parts, request_id).await?,
+                }
+            }
+        };
+        Ok(self.observed(route, answered, request_id, received_at))
+    }
+
+    /// Counts an answer that no usage record counts.
+    fn observed(
+        &self,
+        route: Route,
+        (response, provider): Answered,
+        request_id: Uuid,
+        received_at: Instant,
+    ) -> Response<RelayBody> {
+        let provider = provider.map_or("none", Provider::as_str);
+        let status = response.status();
+        self.metrics
+            .requests
+            .with_label_values(&[route.label(), status.as_str(), provider])
+            .inc();
+        self.metrics
+            .duration
+            .with_label_values(&[route.label(), provider])
+            .observe(received_at.elapsed().as_secs_f64());
+        tracing::debug!(%request_id, route = route.label(), http_status = status.as_u16(), provider, "served");
+        response
     }
 
     /// In the order of the contract: the front door, the key, the body, the model, then the record that must exist before an
@@ -115,44 +171,12 @@ impl Frontend {
         request_id: Uuid,
         received_at: Instant,
     ) -> Result<Response<RelayBody>, Refusal> {
-        let (parts, body) = request.into_parts();
-        self.origin_verify.check(&parts.headers)?;
-        let presented = presented_key(target(parts.uri.path()).path_key, &parts.headers);
-        let created_at = self.clock.now();
-        let revision = self.directory.revision();
-        let mut entry = self.directory.authenticate(presented, created_at).await?;
-        let body = body::read(&parts.headers, body, &self.body_budget).await?;
-        if self.directory.revision() != revision {
-            // The body may have taken its time, and the key may have been revoked meanwhile.
-            entry = self
-                .directory
-                .authenticate(presented, self.clock.now())
-                .await?;
-        }
-        let head = head::request_head(&body, &parts.headers)?;
-        let allowed = entry.allows(&head.model);
-        let call = Call {
-            admission: Arc::new(Admission {
-                request_id,
-                created_at,
-                caller: Arc::clone(&entry.caller),
-                pool: Arc::clone(&entry.pool),
-            }),
-            head,
-            body,
-            headers: parts.headers,
-            query: parts.uri.query().map(str::to_owned),
-            received_at,
-        };
-        let ticket = self.meter.open(&call).await?;
-        if !allowed {
-            let refusal = Refusal::invalid(
-                "model",
-                format!(
-                    "model: {} is not allowed for this access key",
-                    shown(&call.head.model)
-                ),
-            );
+        let admitted = self.admit(request).await?;
+        let head = head::request_head(&admitted.body, &admitted.parts.headers)?;
+        let allowed = check_model(&admitted.entry, &head.model);
+        let call = admitted.into_call(head, request_id, received_at);
+        let ticket = self.meter.open(&call, Route::Messages).await?;
+        if let Err(refusal) = allowed {
             ticket
                 .finish(blocked(&refusal, received_at.elapsed()))
                 .await;
@@ -160,6 +184,30 @@ impl Frontend {
         }
         Ok(self.router.serve(call, ticket).await)
     }
+
+    /// As messages, but nothing is metered.
+    async fn count_tokens(
+        &self,
+        request: Request<Incoming>,
+        request_id: Uuid,
+        received_at: Instant,
+    ) -> Result<Answered, Refusal> {
+        let admitted: Admitted = self.admit(request).await?;
+        let head = head::request_head(&admitted.body, &admitted.parts.headers)?;
+        check_model(&admitted.entry, &head.model)?;
+        let call = admitted.into_call(head, request_id, received_at);
+        Ok(self.counter.count(&call).await)
+    }
+}
+
+fn check_model(entry: &KeyEntry, model: &str) -> Result<(), Refusal> {
+    if entry.allows(model) {
+        return Ok(());
+    }
+    Err(Refusal::invalid(
+        "model",
+        format!("model: {} is not allowed for this access key", shown(model)),
+    ))
 }
 
 /// A model name as an error message may repeat it.

@@ -28,11 +28,11 @@ impl Meter {
         Self { spool, metrics }
     }
 
-    /// Opens the record of `call`. When this resolves, the record survives a killed process.
+    /// Opens the record of `call`, which came by `route`. When this resolves, the record survives a killed process.
     ///
     /// # Errors
     /// 503: the spool is full or cannot be written, and a request that could be forgotten is not served.
-    pub async fn open(&self, call: &Call) -> Result<Ticket, Refusal> {
+    pub async fn open(&self, call: &Call, route: Route) -> Result<Ticket, Refusal> {
         let opened = record::opened(call);
         let slot = self
             .spool
@@ -51,7 +51,7 @@ impl Meter {
                 overhead: outcome.overhead,
             };
             let closed = record::closed(opened, outcome, &pool);
-            observe(&metrics, &closed, &times);
+            observe(&metrics, &closed, &times, route);
             spool.close(&slot, &closed).unwrap_or_else(|error| {
                 tracing::error!(request_id = %closed.request_id, error = %error, "usage record cannot be closed");
                 Closing::done()
@@ -84,12 +84,12 @@ fn refusal(error: &SpoolError) -> Refusal {
     }
 }
 
-fn observe(metrics: &Metrics, record: &UsageRecord, times: &Times) {
+fn observe(metrics: &Metrics, record: &UsageRecord, times: &Times, route: Route) {
     // Refusals are counted where they are made.
     if record.status == UsageStatus::Blocked {
         return;
     }
-    let route = Route::Messages.label();
+    let route = route.label();
     let provider = record.provider.map_or("none", Provider::as_str);
     let mut code = [0; 3];
     metrics

@@ -333,7 +333,7 @@ fn broke_off() -> ErrorBody {
 }
 
 /// A whole answer, without copying where it came in one piece.
-async fn collect(mut source: ChunkStream) -> Result<Bytes, CollectError> {
+pub(super) async fn collect(mut source: ChunkStream) -> Result<Bytes, CollectError> {
     let mut first = Bytes::new();
     let mut more = BytesMut::new();
     while let Some(chunk) = source.next().await {
@@ -359,7 +359,7 @@ async fn collect(mut source: ChunkStream) -> Result<Bytes, CollectError> {
 
 /// Why an answer could not be read to its end.
 #[derive(Debug, thiserror::Error)]
-enum CollectError {
+pub(super) enum CollectError {
     #[error(transparent)]
     Broken(#[from] BrokenReply),
     #[error("the answer is larger than {MAX_ANSWER} bytes")]

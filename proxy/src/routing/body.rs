@@ -7,6 +7,7 @@ use std::task::{Context, Poll};
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 
+use super::frame_relay::FrameRelay;
 use super::relay::Relay;
 
 /// A response's body: whole, or relayed as it comes. Dropping it cancels the request upstream and closes the call.
@@ -15,6 +16,7 @@ pub struct RelayBody(Kind);
 enum Kind {
     Whole(Bytes),
     Stream(Box<Relay>),
+    Frames(Box<FrameRelay>),
 }
 
 impl RelayBody {
@@ -26,11 +28,15 @@ impl RelayBody {
     pub(super) fn stream(relay: Relay) -> Self {
         Self(Kind::Stream(Box::new(relay)))
     }
+
+    pub(super) fn frames(relay: FrameRelay) -> Self {
+        Self(Kind::Frames(Box::new(relay)))
+    }
 }
 
 impl Body for RelayBody {
     type Data = Bytes;
-    /// A stream that fails ends with an `error` event, so the body as such never does.
+    /// A stream that fails ends with an `error` event or an exception, so the body as such never does.
     type Error = Infallible;
 
     fn poll_frame(
@@ -41,6 +47,9 @@ impl Body for RelayBody {
             Kind::Whole(bytes) if bytes.is_empty() => Poll::Ready(None),
             Kind::Whole(bytes) => Poll::Ready(Some(Ok(Frame::data(std::mem::take(bytes))))),
             Kind::Stream(relay) => relay
+                .poll_bytes(cx)
+                .map(|bytes| bytes.map(|bytes| Ok(Frame::data(bytes)))),
+            Kind::Frames(relay) => relay
                 .poll_bytes(cx)
                 .map(|bytes| bytes.map(|bytes| Ok(Frame::data(bytes)))),
         }
@@ -55,7 +64,7 @@ impl Body for RelayBody {
             Kind::Whole(bytes) => {
                 SizeHint::with_exact(u64::try_from(bytes.len()).unwrap_or(u64::MAX))
             }
-            Kind::Stream(_) => SizeHint::default(),
+            Kind::Stream(_) | Kind::Frames(_) => SizeHint::default(),
         }
     }
 }

@@ -2,14 +2,20 @@
 
 mod answer;
 mod attempt;
+mod bedrock_format;
 mod body;
 mod breaker;
 mod circuits;
 mod class;
+mod count;
 mod end;
+mod estimate;
+mod frame_relay;
+mod image_size;
 mod ledger;
 mod pace;
 mod permit;
+mod plan_query;
 mod relay;
 mod target;
 
@@ -22,12 +28,15 @@ use uuid::Uuid;
 
 use self::answer::Answer;
 use self::attempt::{GivenUp, Patience};
+pub use self::bedrock_format::{BedrockAsked, BedrockFormat};
 pub use self::body::RelayBody;
 pub use self::breaker::{Finding, Gate};
 pub use self::circuits::{Admittance, CircuitStore, LocalCircuits, OpenCircuit, Report};
 use self::class::Failure;
+pub use self::count::{Counter, ESTIMATED};
 use self::ledger::Ledger;
 use self::permit::Permit;
+pub use self::plan_query::PlanAnswer;
 use self::target::bedrock_target;
 use crate::adapter::ErrorBody;
 use crate::adapter::bedrock_invoke::{BedrockInvokeAdapter, BedrockTarget};

@@ -31,6 +31,7 @@ pub struct StreamFailure {
 pub struct UsageTap {
     usage: UsageFold,
     delta_bytes: u64,
+    started: bool,
     content: bool,
     complete: bool,
     progress: bool,
@@ -79,34 +80,51 @@ impl UsageTap {
         if kind == StreamEvent::Ping {
             return;
         }
-        let Some(data) = event.data() else { return };
-        self.progress = true;
+        if let Some(data) = event.data() {
+            self.on_data(kind, &data);
+        }
+    }
+
+    /// Reads the data of one event of a stream.
+    pub fn on_data(&mut self, kind: StreamEvent, data: &[u8]) {
+        self.progress |= kind != StreamEvent::Ping;
         match kind {
-            StreamEvent::ContentBlockDelta => {
-                self.content |= self.failure.is_none();
-                self.delta_bytes += text_length(&data);
-            }
+            StreamEvent::ContentBlockDelta => self.on_text(text_length(data)),
             StreamEvent::ContentBlockStart => {
-                self.content |= self.failure.is_none() && shows_content(&data);
+                self.content |= self.failure.is_none() && shows_content(data);
             }
             StreamEvent::MessageStart => {
+                self.started = true;
                 if let Ok(MessageStart {
                     message: WithUsage { usage: Some(usage) },
-                }) = serde_json::from_slice(&data)
+                }) = serde_json::from_slice(data)
                 {
                     self.usage.merge(&usage);
                 }
             }
-            StreamEvent::MessageDelta => self.on_usage_of(&data),
-            StreamEvent::MessageStop => {
-                self.content |= self.failure.is_none();
-                self.complete = true;
-            }
-            StreamEvent::Error => {
-                self.failure.get_or_insert_with(|| failure(&data));
-            }
+            StreamEvent::MessageDelta => self.on_usage_of(data),
+            StreamEvent::MessageStop => self.on_end(),
+            StreamEvent::Error => self.on_failure(failure(data)),
             StreamEvent::Ping | StreamEvent::Other => {}
         }
+    }
+
+    /// Notes so many bytes of content.
+    pub fn on_text(&mut self, bytes: u64) {
+        self.progress = true;
+        self.content |= self.failure.is_none();
+        self.delta_bytes += bytes;
+    }
+
+    /// Notes that the answer has come to its end.
+    pub fn on_end(&mut self) {
+        self.content |= self.failure.is_none();
+        self.complete = true;
+    }
+
+    /// Notes that the upstream ended the stream with an error.
+    pub fn on_failure(&mut self, failure: StreamFailure) {
+        self.failure.get_or_insert(failure);
     }
 
     /// Reads a whole answer that was not streamed.
@@ -123,6 +141,11 @@ impl UsageTap {
     /// Whether content has been seen, and before any error: from here on a client may have shown something.
     pub fn has_content(&self) -> bool {
         self.content
+    }
+
+    /// Whether a stream of the Messages API has begun, which ends in `message_stop`.
+    pub fn has_started(&self) -> bool {
+        self.started
     }
 
     /// Whether the answer has come to its end.

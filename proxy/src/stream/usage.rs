@@ -50,6 +50,16 @@ pub struct CacheParts {
     one_hour: Option<u64>,
 }
 
+impl CacheParts {
+    /// Tokens written to the five-minute and to the one-hour cache.
+    pub fn new(five_minutes: Option<u64>, one_hour: Option<u64>) -> Self {
+        Self {
+            five_minutes,
+            one_hour,
+        }
+    }
+}
+
 /// A count, or `None` for anything that is none: metering must not depend on the rest being well-formed.
 fn count<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<u64>, D::Error> {
     #[derive(Deserialize)]

@@ -130,7 +130,7 @@ const FIELDS: &[&str] = &[
 ];
 
 /// What the client is told of an error that Bedrock gave with this status, code and message.
-pub(super) fn to_anthropic(
+pub(in crate::adapter) fn to_anthropic(
     status: u16,
     code: Option<&str>,
     message: Option<&str>,
@@ -192,7 +192,7 @@ fn anthropic_words(message: &str) -> Option<&str> {
 }
 
 /// Whether a text holds an ARN or anything as long as an account id.
-fn names_an_account(text: &str) -> bool {
+pub(in crate::adapter) fn names_an_account(text: &str) -> bool {
     text.contains("arn:")
         || text
             .split(|c: char| !c.is_ascii_digit())

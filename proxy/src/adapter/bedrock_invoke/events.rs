@@ -13,7 +13,7 @@ use crate::stream::{UsageFold, write_event};
 
 /// What Bedrock adds to its last event.
 /// Source: <https://docs.aws.amazon.com/bedrock/latest/userguide/model-parameters-anthropic-claude-text-completion.html>.
-const METRICS: &str = "amazon-bedrock-invocationMetrics";
+pub(in crate::adapter) const METRICS: &str = "amazon-bedrock-invocationMetrics";
 
 /// A chunk that is no event.
 #[derive(Debug, thiserror::Error)]
@@ -26,8 +26,9 @@ struct Kind<'a> {
     kind: Cow<'a, str>,
 }
 
+/// What Bedrock counted itself.
 #[derive(Deserialize)]
-struct Metrics {
+pub(in crate::adapter) struct Metrics {
     #[serde(rename = "inputTokenCount")]
     input: Option<u64>,
     #[serde(rename = "outputTokenCount")]
@@ -36,6 +37,18 @@ struct Metrics {
     cache_read: Option<u64>,
     #[serde(rename = "cacheWriteInputTokenCount")]
     cache_write: Option<u64>,
+}
+
+impl From<Metrics> for UsageFold {
+    fn from(metrics: Metrics) -> Self {
+        Self {
+            input: metrics.input,
+            output: metrics.output,
+            cache_read: metrics.cache_read,
+            cache_creation: metrics.cache_write,
+            ..Self::default()
+        }
+    }
 }
 
 /// Turns the JSON of one chunk into an event, without Bedrock's own metrics, which are returned as usage.
@@ -49,15 +62,9 @@ pub(super) fn to_chunk(json: &[u8]) -> Result<Chunk, BadEvent> {
         let mut fields: IndexMap<Cow<'_, str>, &RawValue> =
             serde_json::from_slice(json).map_err(BadEvent)?;
         if let Some(metrics) = fields.shift_remove(METRICS) {
-            usage = serde_json::from_str(metrics.get())
+            usage = serde_json::from_str::<Metrics>(metrics.get())
                 .ok()
-                .map(|metrics: Metrics| UsageFold {
-                    input: metrics.input,
-                    output: metrics.output,
-                    cache_read: metrics.cache_read,
-                    cache_creation: metrics.cache_write,
-                    ..UsageFold::default()
-                });
+                .map(UsageFold::from);
             data = serde_json::to_vec(&fields).map_err(BadEvent)?.into();
         }
     }

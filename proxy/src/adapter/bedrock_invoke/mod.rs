@@ -1,9 +1,9 @@
 //! AWS Bedrock through `InvokeModel`: the Messages API's own body for Anthropic models.
 
 mod clients;
-mod errors;
-mod events;
-mod request;
+pub(super) mod errors;
+pub(super) mod events;
+pub(super) mod request;
 
 use std::sync::Arc;
 

@@ -75,7 +75,7 @@ const FEATURES: &[(&str, &str, &str)] = &[
 
 /// Why a body has no `InvokeModel` form.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum TranslateError {
+pub(in crate::adapter) enum TranslateError {
     #[error("the body is not a JSON object")]
     Malformed(#[source] serde_json::Error),
     #[error("bedrock does not serve `{0}`")]
@@ -85,7 +85,7 @@ pub(super) enum TranslateError {
 type Object<'a> = IndexMap<Cow<'a, str>, &'a RawValue>;
 
 /// The `InvokeModel` body for a Messages `body` sent with these `anthropic-beta` values.
-pub(super) fn invoke_body<'a>(
+pub(in crate::adapter) fn invoke_body<'a>(
     body: &[u8],
     betas: impl Iterator<Item = &'a str>,
 ) -> Result<Vec<u8>, TranslateError> {

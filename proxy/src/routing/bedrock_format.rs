@@ -1,0 +1,247 @@
+//! Serves calls in Bedrock's format: by Bedrock alone, relayed as they are, metered.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::header::{CONTENT_LENGTH, CONTENT_TYPE};
+use http::{HeaderMap, HeaderValue, Response, StatusCode};
+use http_body_util::{BodyExt as _, Limited};
+use hyper::body::Incoming;
+use spillway_core::domain::usage::{FallbackReason, Provider, UsageStatus};
+use tokio::time::{Instant, timeout_at};
+
+use super::Timeouts;
+use super::body::RelayBody;
+use super::class::{self, Failure};
+use super::frame_relay::FrameRelay;
+use super::ledger::{Count, Ledger};
+use super::pace::Pace;
+use super::relay::status_of;
+use crate::adapter::bedrock_relay::{
+    BedrockRelay, Fault, Operation, RelayRequest, code_of, failure_of, message_of, on_answer,
+    shown_body,
+};
+use crate::adapter::{AdapterError, chain};
+use crate::call::{BedrockCredential, Call, Ticket};
+
+/// The largest answer that is not streamed.
+const MAX_ANSWER: usize = 32 * 1024 * 1024;
+/// The largest error.
+const MAX_ERROR: usize = 1024 * 1024;
+
+/// Whom and what to ask.
+#[derive(Debug)]
+pub struct BedrockAsked {
+    /// What is asked for.
+    pub operation: Operation,
+    /// Model id, inference profile id or ARN, as it goes to Bedrock.
+    pub model_id: String,
+    /// The credential.
+    pub credential: Arc<BedrockCredential>,
+}
+
+/// Serves admitted calls of Bedrock's format.
+pub struct BedrockFormat {
+    relay: Arc<BedrockRelay>,
+    timeouts: Timeouts,
+}
+
+impl BedrockFormat {
+    /// A server over this relay.
+    pub fn new(relay: Arc<BedrockRelay>, timeouts: Timeouts) -> Self {
+        Self { relay, timeouts }
+    }
+
+    /// Serves a call. `ticket` is closed before the response's last bytes leave; also when the future or the response's body
+    /// is dropped because the client left, which cancels the request upstream.
+    pub async fn serve(
+        &self,
+        call: Call,
+        asked: BedrockAsked,
+        ticket: Ticket,
+    ) -> Response<RelayBody> {
+        let mut ledger = Ledger::new(&call, ticket);
+        let renamed = (asked.model_id != call.head.model).then_some(asked.model_id.as_str());
+        ledger.begin(Provider::Bedrock, renamed);
+        let operation = asked.operation;
+        let deadline = Instant::now()
+            + if operation.is_stream() {
+                self.timeouts.bedrock_idle
+            } else {
+                self.timeouts.plan_request
+            };
+        let request = RelayRequest {
+            operation,
+            model_id: &asked.model_id,
+            headers: &call.headers,
+            body: call.body.clone(),
+        };
+        let response =
+            match timeout_at(deadline, self.relay.send(request, &asked.credential)).await {
+                Ok(Ok(response)) => response,
+                Ok(Err(error)) => return unanswered(ledger, &error).await,
+                Err(_) => return timed_out(ledger, operation).await,
+            };
+        drop(call);
+        ledger.answered(text(response.headers(), "x-amzn-requestid"));
+        if !response.status().is_success() {
+            return refused(response, ledger, deadline).await;
+        }
+        if operation.is_stream() {
+            let idle = self.timeouts.bedrock_idle;
+            return streamed(response, operation, ledger, deadline, idle);
+        }
+        whole(response, operation, ledger, deadline).await
+    }
+}
+
+fn text(headers: &HeaderMap, name: &str) -> Option<String> {
+    headers.get(name)?.to_str().ok().map(str::to_owned)
+}
+
+async fn unanswered(ledger: Ledger, error: &AdapterError) -> Response<RelayBody> {
+    let (status, message) = match error {
+        AdapterError::Connect(_) => (
+            StatusCode::SERVICE_UNAVAILABLE,
+            "Bedrock could not be reached",
+        ),
+        AdapterError::NoAnswer(_) => (StatusCode::BAD_GATEWAY, "Bedrock's answer broke off"),
+        AdapterError::Build(_) | AdapterError::Unsupported { .. } => (
+            StatusCode::INTERNAL_SERVER_ERROR,
+            "the request could not be sent to Bedrock",
+        ),
+    };
+    let failure = Failure::Upstream(FallbackReason::Connect);
+    fail(ledger, &Fault::new(status, message), failure, &chain(error)).await
+}
+
+/// An answer that was not streamed may have been made and billed; one that never began to stream was not.
+async fn timed_out(ledger: Ledger, operation: Operation) -> Response<RelayBody> {
+    let failure = if operation.is_stream() {
+        Failure::Upstream(FallbackReason::Timeout)
+    } else {
+        Failure::Spent
+    };
+    let fault = Fault::new(
+        StatusCode::GATEWAY_TIMEOUT,
+        "Bedrock did not answer in time",
+    );
+    fail(ledger, &fault, failure, "no answer in time").await
+}
+
+/// Answers with an error of the proxy's own.
+async fn fail(
+    mut ledger: Ledger,
+    fault: &Fault,
+    failure: Failure,
+    why: &str,
+) -> Response<RelayBody> {
+    let request_id = ledger.request_id;
+    tracing::warn!(%request_id, ?failure, why, "a call in bedrock's format failed");
+    ledger.show(fault.status.as_u16());
+    let mut headers = fault.headers(request_id);
+    let count = if failure == Failure::Spent {
+        // Whoever tries again pays again.
+        headers.insert("x-should-retry", HeaderValue::from_static("false"));
+        Count::Estimated
+    } else {
+        Count::Reported
+    };
+    ledger.close(status_of(failure), count).await;
+    respond(fault.status, headers, RelayBody::whole(fault.body()))
+}
+
+/// Bedrock answered with an error, which passes unless it tells of an account.
+async fn refused(
+    response: Response<Incoming>,
+    mut ledger: Ledger,
+    deadline: Instant,
+) -> Response<RelayBody> {
+    let (head, body) = response.into_parts();
+    let mut headers = head.headers;
+    let code = text(&headers, "x-amzn-errortype");
+    let code = code.as_deref().map(code_of);
+    let given = collect(body, MAX_ERROR, deadline).await.unwrap_or_default();
+    let message = message_of(&given);
+    tracing::warn!(
+        request_id = %ledger.request_id,
+        status = head.status.as_u16(),
+        code,
+        message,
+        "bedrock refused a call"
+    );
+    let (status, words) = failure_of(head.status, code);
+    ledger.show(head.status.as_u16());
+    let failure = class::of_status(status.as_u16(), &words);
+    ledger.close(status_of(failure), Count::Reported).await;
+    headers.remove(CONTENT_LENGTH);
+    headers
+        .entry(CONTENT_TYPE)
+        .or_insert(HeaderValue::from_static("application/json"));
+    let shown = shown_body(head.status, code, given);
+    respond(head.status, headers, RelayBody::whole(shown))
+}
+
+fn streamed(
+    response: Response<Incoming>,
+    operation: Operation,
+    mut ledger: Ledger,
+    first_byte: Instant,
+    idle: std::time::Duration,
+) -> Response<RelayBody> {
+    let (head, body) = response.into_parts();
+    let mut headers = head.headers;
+    // An exception may have to follow.
+    headers.remove(CONTENT_LENGTH);
+    ledger.show(head.status.as_u16());
+    let pace = Pace {
+        first_byte,
+        idle,
+        ping: None,
+    };
+    let relay = FrameRelay::new(body, operation, ledger, pace);
+    respond(head.status, headers, RelayBody::frames(relay))
+}
+
+async fn whole(
+    response: Response<Incoming>,
+    operation: Operation,
+    mut ledger: Ledger,
+    deadline: Instant,
+) -> Response<RelayBody> {
+    let (head, body) = response.into_parts();
+    let body = match collect(body, MAX_ANSWER, deadline).await {
+        Ok(body) => body,
+        Err(NotWhole::TimedOut) => return timed_out(ledger, operation).await,
+        Err(NotWhole::Broken(error)) => {
+            let fault = Fault::new(StatusCode::BAD_GATEWAY, "Bedrock's answer broke off");
+            return fail(ledger, &fault, Failure::Spent, &error.to_string()).await;
+        }
+    };
+    on_answer(&mut ledger.tap, operation, &head.headers, &body);
+    ledger.show(head.status.as_u16());
+    ledger.show_content();
+    ledger.close(UsageStatus::Ok, Count::Estimated).await;
+    respond(head.status, head.headers, RelayBody::whole(body))
+}
+
+/// Why an answer could not be read to its end.
+enum NotWhole {
+    TimedOut,
+    Broken(Box<dyn std::error::Error + Send + Sync>),
+}
+
+async fn collect(body: Incoming, limit: usize, deadline: Instant) -> Result<Bytes, NotWhole> {
+    match timeout_at(deadline, Limited::new(body, limit).collect()).await {
+        Ok(Ok(whole)) => Ok(whole.to_bytes()),
+        Ok(Err(error)) => Err(NotWhole::Broken(error)),
+        Err(_) => Err(NotWhole::TimedOut),
+    }
+}
+
+fn respond(status: StatusCode, headers: HeaderMap, body: RelayBody) -> Response<RelayBody> {
+    let mut response = Response::new(body);
+    *response.status_mut() = status;
+    *response.headers_mut() = headers;
+    response
+}
