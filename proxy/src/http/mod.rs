@@ -11,6 +11,7 @@ mod gzip;
 pub mod head;
 mod model_list;
 mod models;
+mod patience;
 pub mod route;
 pub mod server;
 

@@ -40,8 +40,14 @@ pub struct World {
 
 impl World {
     pub async fn create() -> Self {
+        Self::create_with(|_| {}).await
+    }
+
+    /// A world whose pool is told of other upstreams than the fake ones: `change` their URLs.
+    pub async fn create_with(change: impl FnOnce(&mut FakeUpstreams)) -> Self {
         let postgres = Postgres::start().await;
-        let fakes = FakeUpstreams::start().await.unwrap();
+        let mut fakes = FakeUpstreams::start().await.unwrap();
+        change(&mut fakes);
         let database = PgPoolOptions::new()
             .max_connections(4)
             .connect_lazy(&postgres.url())
@@ -70,7 +76,12 @@ impl World {
 
     /// Starts a proxy and waits until it is ready.
     pub async fn start(&self) -> Proxy {
-        let mut proxy = self.spawn(&[]);
+        self.start_with(&[]).await
+    }
+
+    /// As [`start`](Self::start), with these variables too.
+    pub async fn start_with(&self, extra: &[(&str, &str)]) -> Proxy {
+        let mut proxy = self.spawn(extra);
         proxy.ready().await;
         proxy
     }
@@ -98,6 +109,7 @@ impl World {
 pub struct Row {
     pub upstream_request_id: Option<String>,
     pub status: String,
+    pub model: String,
     pub estimated: bool,
     pub input_tokens: i64,
     pub output_tokens: i64,
@@ -108,7 +120,7 @@ pub struct Row {
 
 async fn rows(database: &PgPool) -> Vec<Row> {
     sqlx::query_as(
-        "SELECT upstream_request_id, status, estimated, input_tokens, output_tokens, cost_micro_usd, provider, key_name
+        "SELECT upstream_request_id, status, model, estimated, input_tokens, output_tokens, cost_micro_usd, provider, key_name
          FROM token_usages ORDER BY created_at",
     )
     .fetch_all(database)
