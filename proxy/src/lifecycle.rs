@@ -14,7 +14,7 @@ use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
-use crate::adapter::bedrock_invoke::BedrockInvokeAdapter;
+use crate::adapter::bedrock::Bedrock;
 use crate::adapter::plan::PlanAdapter;
 use crate::adapter::{HttpClients, HttpSettings, TlsSetupError};
 use crate::config::{Config, Encryption};
@@ -108,7 +108,7 @@ pub async fn run(config: Config) -> Result<(), RunError> {
     })?;
     let router = Arc::new(Router::new(
         PlanAdapter::new(&clients),
-        BedrockInvokeAdapter::new(&clients, config.bedrock_endpoint),
+        Bedrock::new(&clients, config.bedrock_endpoint),
         Arc::new(LocalCircuits::default()),
         config.timeouts,
     ));

@@ -30,7 +30,7 @@ use self::ledger::Ledger;
 use self::permit::Permit;
 use self::target::bedrock_target;
 use crate::adapter::ErrorBody;
-use crate::adapter::bedrock_invoke::{BedrockInvokeAdapter, BedrockTarget};
+use crate::adapter::bedrock::{Api, Bedrock, BedrockTarget};
 use crate::adapter::plan::PlanAdapter;
 use crate::call::{Call, PlanCredential, Ticket};
 
@@ -52,7 +52,7 @@ pub struct Timeouts {
 /// Serves admitted calls from the Plan and Bedrock.
 pub struct Router {
     plan: PlanAdapter,
-    bedrock: BedrockInvokeAdapter,
+    bedrock: Bedrock,
     circuits: Arc<dyn CircuitStore>,
     timeouts: Timeouts,
 }
@@ -61,7 +61,7 @@ impl Router {
     /// A router over these upstreams.
     pub fn new(
         plan: PlanAdapter,
-        bedrock: BedrockInvokeAdapter,
+        bedrock: Bedrock,
         circuits: Arc<dyn CircuitStore>,
         timeouts: Timeouts,
     ) -> Self {
@@ -185,7 +185,15 @@ impl Router {
         ledger.fall_back(reason);
         ledger.begin(Provider::Bedrock, Some(&target.model_id));
         // The SDK's futures are large, and a call that the Plan serves need not carry them.
-        Box::pin(self.ask(&self.bedrock, call, target, ledger, None, patience)).await
+        match target.api {
+            Api::InvokeModel => {
+                Box::pin(self.ask(&self.bedrock.invoke, call, target, ledger, None, patience)).await
+            }
+            Api::Converse => {
+                Box::pin(self.ask(&self.bedrock.converse, call, target, ledger, None, patience))
+                    .await
+            }
+        }
     }
 
     fn permit(&self, plan: &PlanCredential, call: &Call, admittance: Admittance) -> Permit {

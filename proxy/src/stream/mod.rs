@@ -1,7 +1,8 @@
-//! Streams of the Messages API: reading and writing server-sent events, metering them in passing, holding them back until
-//! the first content. Pure: nothing here does I/O or reads a clock.
+//! Streams of the Messages API and of AWS: reading and writing server-sent events, reading event-stream frames, metering in
+//! passing, holding back until the first content. Pure: nothing here does I/O or reads a clock.
 
 mod event;
+mod frames;
 mod hold_back;
 mod reader;
 mod tap;
@@ -9,6 +10,7 @@ mod usage;
 mod writer;
 
 pub use event::{RawEvent, StreamEvent};
+pub use frames::{Frame, FrameError, FrameReader};
 pub use hold_back::HoldBack;
 pub use reader::{EventTooLarge, SseReader};
 pub use tap::{StreamFailure, UsageTap};

@@ -64,6 +64,7 @@ pub(super) fn to_chunk(json: &[u8]) -> Result<Chunk, BadEvent> {
     Ok(Chunk {
         bytes: event(&kind, &data),
         usage,
+        ..Chunk::default()
     })
 }
 
