@@ -14,7 +14,7 @@ use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
-use crate::adapter::bedrock_invoke::BedrockInvokeAdapter;
+use crate::adapter::bedrock::Bedrock;
 use crate::adapter::bedrock_relay::BedrockRelay;
 use crate::adapter::plan::PlanAdapter;
 use crate::adapter::{HttpClients, HttpSettings, TlsSetupError};
@@ -112,7 +112,7 @@ pub async fn run(config: Config) -> Result<(), RunError> {
     let relay = Arc::new(BedrockRelay::new(&clients, config.bedrock_endpoint.clone()));
     let router = Arc::new(Router::new(
         plan.clone(),
-        BedrockInvokeAdapter::new(&clients, config.bedrock_endpoint),
+        Bedrock::new(&clients, config.bedrock_endpoint),
         Arc::clone(&circuits),
         config.timeouts,
     ));

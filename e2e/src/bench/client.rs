@@ -31,7 +31,9 @@ impl Head {
             ..Self::default()
         };
         for line in lines {
-            let Some((name, value)) = line.split_once(':') else { continue };
+            let Some((name, value)) = line.split_once(':') else {
+                continue;
+            };
             if name.eq_ignore_ascii_case("content-length") {
                 read.content_length = value.trim().parse().ok();
             } else if name.eq_ignore_ascii_case(GAP_HEADER) {
@@ -49,7 +51,9 @@ pub(super) fn header_end(bytes: &[u8]) -> Option<usize> {
 
 /// A request as it goes over the wire.
 pub(super) fn request(path: &str, body: &[u8], gap: Option<Duration>) -> Bytes {
-    let gap = gap.map_or_else(String::new, |gap| format!("{GAP_HEADER}: {}\r\n", gap.as_millis()));
+    let gap = gap.map_or_else(String::new, |gap| {
+        format!("{GAP_HEADER}: {}\r\n", gap.as_millis())
+    });
     let mut bytes = format!(
         "POST {path} HTTP/1.1\r\nhost: bench\r\ncontent-type: application/json\r\naccept: application/json\r\nanthropic-version: 2023-06-01\r\nanthropic-beta: claude-code-20250219,interleaved-thinking-2025-05-14\r\nuser-agent: claude-cli/2.1.280 (external, cli)\r\nx-app: cli\r\nx-stainless-lang: js\r\nx-stainless-retry-count: 0\r\n{gap}content-length: {}\r\n\r\n",
         body.len()
@@ -80,7 +84,10 @@ impl Connection {
     pub(super) async fn open(address: SocketAddr) -> io::Result<Self> {
         let stream = TcpStream::connect(address).await?;
         stream.set_nodelay(true)?;
-        Ok(Self { stream, buffer: Vec::with_capacity(4096) })
+        Ok(Self {
+            stream,
+            buffer: Vec::with_capacity(4096),
+        })
     }
 
     /// Sends a request and waits until the first bytes of the answer's body are here.
@@ -117,7 +124,9 @@ impl Connection {
             let now = begun.elapsed();
             let mut body = true;
             if expected.is_none() {
-                let Some(end) = header_end(&self.buffer) else { continue };
+                let Some(end) = header_end(&self.buffer) else {
+                    continue;
+                };
                 let head = Head::read(&self.buffer[..end]);
                 if !head.ok {
                     return Err(failed(&self.buffer));

@@ -32,7 +32,10 @@ pub(super) struct Connections {
 
 impl Connections {
     pub(super) fn new(address: SocketAddr) -> Self {
-        Self { address, idle: Rc::default() }
+        Self {
+            address,
+            idle: Rc::default(),
+        }
     }
 
     async fn exchange(&self, request: &[u8]) -> io::Result<Timing> {

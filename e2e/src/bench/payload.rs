@@ -36,7 +36,8 @@ pub(super) fn request(size: Size, stream: bool) -> Bytes {
         "messages": [{"role": "user", "content": ""}],
     });
     if size == Size::Large {
-        body["system"] = json!([{"type": "text", "text": prose(8_000), "cache_control": {"type": "ephemeral"}}]);
+        body["system"] =
+            json!([{"type": "text", "text": prose(8_000), "cache_control": {"type": "ephemeral"}}]);
         body["tools"] = (0..24).map(tool).collect();
         body["thinking"] = json!({"type": "enabled", "budget_tokens": 512});
     }
@@ -64,7 +65,10 @@ fn prose(bytes: usize) -> String {
     let mut text = String::with_capacity(bytes + 80);
     let mut line = 0;
     while text.len() < bytes {
-        let _ = writeln!(text, "{line}: let answer = \"the quick brown fox\"; // jumps over it");
+        let _ = writeln!(
+            text,
+            "{line}: let answer = \"the quick brown fox\"; // jumps over it"
+        );
         line += 1;
     }
     text.truncate(bytes);
@@ -92,7 +96,12 @@ pub(super) fn chunks() -> Vec<Bytes> {
     let delta = json!({"type": "content_block_delta", "index": 0, "delta": {"type": "text_delta", "text": "the quick brown fox "}});
     let stop = json!({"type": "content_block_stop", "index": 0});
     let last = json!({"type": "message_delta", "delta": {"stop_reason": "end_turn", "stop_sequence": null}, "usage": {"output_tokens": 110}});
-    let event = |data: &Value| format!("event: {}\ndata: {data}\n\n", data["type"].as_str().unwrap_or_default());
+    let event = |data: &Value| {
+        format!(
+            "event: {}\ndata: {data}\n\n",
+            data["type"].as_str().unwrap_or_default()
+        )
+    };
     (0..CHUNKS)
         .map(|at| {
             let mut piece = String::new();

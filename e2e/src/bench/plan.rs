@@ -41,7 +41,11 @@ impl Scenario {
             Self::Stream => (Size::Small, Some(GAP), 100),
         };
         let body = payload::request(size, gap.is_some());
-        Load { request: request(path, &body, gap), rate, count: rate * seconds }
+        Load {
+            request: request(path, &body, gap),
+            rate,
+            count: rate * seconds,
+        }
     }
 }
 

@@ -77,14 +77,46 @@ impl Report {
         let mut out = String::from("| | nginx | Spillway | |\n| --- | ---: | ---: | ---: |\n");
         for rounds in &self.scenarios {
             let name = rounds.scenario;
-            let of = |rounds: &[Round], figure: fn(&Round) -> f64| median(rounds.iter().map(figure));
+            let of =
+                |rounds: &[Round], figure: fn(&Round) -> f64| median(rounds.iter().map(figure));
             // Pairs of the same round: what the machine did meanwhile is in both.
-            let ratio = median(rounds.nginx.iter().zip(&rounds.spillway).map(|(nginx, own)| own.cpu_us / nginx.cpu_us));
-            row(&mut out, &format!("{name}: CPU, µs"), of(&rounds.nginx, |r| r.cpu_us), of(&rounds.spillway, |r| r.cpu_us), &format!("{ratio:.2}x"));
+            let ratio = median(
+                rounds
+                    .nginx
+                    .iter()
+                    .zip(&rounds.spillway)
+                    .map(|(nginx, own)| own.cpu_us / nginx.cpu_us),
+            );
+            row(
+                &mut out,
+                &format!("{name}: CPU, µs"),
+                of(&rounds.nginx, |r| r.cpu_us),
+                of(&rounds.spillway, |r| r.cpu_us),
+                &format!("{ratio:.2}x"),
+            );
             let mut added = |what: &str, figure: fn(&Round) -> f64| {
-                let over = |subject: &[Round]| median(subject.iter().zip(&rounds.direct).map(|(own, direct)| figure(own) - figure(direct)));
-                let between = median(rounds.nginx.iter().zip(&rounds.spillway).map(|(nginx, own)| figure(own) - figure(nginx)));
-                row(&mut out, &format!("{name}: added {what}, ms"), over(&rounds.nginx), over(&rounds.spillway), &format!("{between:+.3} ms"));
+                let over = |subject: &[Round]| {
+                    median(
+                        subject
+                            .iter()
+                            .zip(&rounds.direct)
+                            .map(|(own, direct)| figure(own) - figure(direct)),
+                    )
+                };
+                let between = median(
+                    rounds
+                        .nginx
+                        .iter()
+                        .zip(&rounds.spillway)
+                        .map(|(nginx, own)| figure(own) - figure(nginx)),
+                );
+                row(
+                    &mut out,
+                    &format!("{name}: added {what}, ms"),
+                    over(&rounds.nginx),
+                    over(&rounds.spillway),
+                    &format!("{between:+.3} ms"),
+                );
             };
             added("time to first byte p50", |r| r.first_ms);
             if rounds.direct.iter().any(|round| round.gap_p50_ms > 0.0) {
@@ -97,11 +129,25 @@ impl Report {
         }
         let mut memory = |what: &str, unit: f64, figure: fn(&Memory) -> u64| {
             let show = |memory: &Memory| to_f64(figure(memory)) / unit;
-            row(&mut out, what, show(&self.nginx_memory), show(&self.spillway_memory), "");
+            row(
+                &mut out,
+                what,
+                show(&self.nginx_memory),
+                show(&self.spillway_memory),
+                "",
+            );
         };
         memory("idle memory, MB", 1024.0 * 1024.0, |memory| memory.idle);
-        memory("memory for each of 1,000 open streams, KB", 1024.0, |memory| memory.per_stream_at_1000);
-        memory("memory for each of 5,000 open streams, KB", 1024.0, |memory| memory.per_stream_at_5000);
+        memory(
+            "memory for each of 1,000 open streams, KB",
+            1024.0,
+            |memory| memory.per_stream_at_1000,
+        );
+        memory(
+            "memory for each of 5,000 open streams, KB",
+            1024.0,
+            |memory| memory.per_stream_at_5000,
+        );
         row(
             &mut out,
             "start to first answer, ms",

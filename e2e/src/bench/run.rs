@@ -52,7 +52,10 @@ pub enum BenchError {
 }
 
 fn during<T>(what: impl Into<String>, result: io::Result<T>) -> Result<T, BenchError> {
-    result.map_err(|source| BenchError::Failed { during: what.into(), source })
+    result.map_err(|source| BenchError::Failed {
+        during: what.into(),
+        source,
+    })
 }
 
 /// Measures and returns the table and the JSON of the results. Must run in a `LocalSet`.
@@ -69,27 +72,57 @@ pub async fn run(options: &Options) -> Result<(String, String), BenchError> {
         dir: &options.dir,
     };
     let own_path = format!("/ak/{}/v1/messages", options.access_key);
-    let mut report = Report { rounds: options.rounds, ..Report::default() };
+    let mut report = Report {
+        rounds: options.rounds,
+        ..Report::default()
+    };
     {
-        let nginx = during("starting nginx", Subject::nginx(&setup, &plan::first(PATH)).await)?;
-        let own = during("starting the proxy", Subject::proxy(&setup, &plan::first(&own_path)).await)?;
-        for scenario in Scenario::ALL.into_iter().filter(|scenario| options.wants(scenario.name())) {
-            let measured = scenario_rounds(scenario, options, upstream, &nginx, &own, &own_path).await;
+        let nginx = during(
+            "starting nginx",
+            Subject::nginx(&setup, &plan::first(PATH)).await,
+        )?;
+        let own = during(
+            "starting the proxy",
+            Subject::proxy(&setup, &plan::first(&own_path)).await,
+        )?;
+        for scenario in Scenario::ALL
+            .into_iter()
+            .filter(|scenario| options.wants(scenario.name()))
+        {
+            let measured =
+                scenario_rounds(scenario, options, upstream, &nginx, &own, &own_path).await;
             report.scenarios.push(during(scenario.name(), measured)?);
         }
     }
     if options.wants("memory") {
         for _ in 0..options.rounds {
-            let nginx = during("starting nginx", Subject::nginx(&setup, &plan::first(PATH)).await)?;
-            report.nginx_first_answer_ms.push(millis(nginx.first_answer));
-            let own = during("starting the proxy", Subject::proxy(&setup, &plan::first(&own_path)).await)?;
-            report.spillway_first_answer_ms.push(millis(own.first_answer));
+            let nginx = during(
+                "starting nginx",
+                Subject::nginx(&setup, &plan::first(PATH)).await,
+            )?;
+            report
+                .nginx_first_answer_ms
+                .push(millis(nginx.first_answer));
+            let own = during(
+                "starting the proxy",
+                Subject::proxy(&setup, &plan::first(&own_path)).await,
+            )?;
+            report
+                .spillway_first_answer_ms
+                .push(millis(own.first_answer));
         }
-        let nginx = during("starting nginx", Subject::nginx(&setup, &plan::first(PATH)).await)?;
+        let nginx = during(
+            "starting nginx",
+            Subject::nginx(&setup, &plan::first(PATH)).await,
+        )?;
         report.nginx_memory = during("open streams of nginx", memory(&nginx, PATH).await)?;
         drop(nginx);
-        let own = during("starting the proxy", Subject::proxy(&setup, &plan::first(&own_path)).await)?;
-        report.spillway_memory = during("open streams of the proxy", memory(&own, &own_path).await)?;
+        let own = during(
+            "starting the proxy",
+            Subject::proxy(&setup, &plan::first(&own_path)).await,
+        )?;
+        report.spillway_memory =
+            during("open streams of the proxy", memory(&own, &own_path).await)?;
     }
     Ok((report.table(), serde_json::to_string_pretty(&report)?))
 }
@@ -111,12 +144,22 @@ async fn scenario_rounds(
     own: &Subject,
     own_path: &str,
 ) -> io::Result<Rounds> {
-    let (plain, with_key) = (scenario.load(PATH, options.seconds), scenario.load(own_path, options.seconds));
+    let (plain, with_key) = (
+        scenario.load(PATH, options.seconds),
+        scenario.load(own_path, options.seconds),
+    );
     let direct = Connections::new(upstream);
     let through_nginx = Connections::new(nginx.address);
     let through_own = Connections::new(own.address);
-    for (connections, load) in [(&direct, &plain), (&through_nginx, &plain), (&through_own, &with_key)] {
-        let warm = Load { count: load.rate, ..load.clone() };
+    for (connections, load) in [
+        (&direct, &plain),
+        (&through_nginx, &plain),
+        (&through_own, &with_key),
+    ] {
+        let warm = Load {
+            count: load.rate,
+            ..load.clone()
+        };
         load::run(connections, &warm).await?;
     }
     let mut rounds = Rounds {
@@ -126,10 +169,19 @@ async fn scenario_rounds(
         ..Rounds::default()
     };
     for number in 0..options.rounds {
-        eprintln!("{}: round {} of {}", scenario.name(), number + 1, options.rounds);
+        eprintln!(
+            "{}: round {} of {}",
+            scenario.name(),
+            number + 1,
+            options.rounds
+        );
         rounds.direct.push(round(&direct, &plain, None).await?);
-        rounds.nginx.push(round(&through_nginx, &plain, Some(nginx.pid())).await?);
-        rounds.spillway.push(round(&through_own, &with_key, Some(own.pid())).await?);
+        rounds
+            .nginx
+            .push(round(&through_nginx, &plain, Some(nginx.pid())).await?);
+        rounds
+            .spillway
+            .push(round(&through_own, &with_key, Some(own.pid())).await?);
     }
     Ok(rounds)
 }
@@ -138,7 +190,9 @@ async fn round(connections: &Connections, load: &Load, pid: Option<u32>) -> io::
     let before = pid.map(process::cpu).transpose()?;
     let timings = load::run(connections, load).await?;
     let after = pid.map(process::cpu).transpose()?;
-    let used = after.unwrap_or_default().saturating_sub(before.unwrap_or_default());
+    let used = after
+        .unwrap_or_default()
+        .saturating_sub(before.unwrap_or_default());
     let sorted = |figure: &dyn Fn(&Timing) -> Vec<Duration>| {
         let mut values: Vec<f64> = timings.iter().flat_map(figure).map(millis).collect();
         values.sort_by(f64::total_cmp);
@@ -160,7 +214,10 @@ async fn round(connections: &Connections, load: &Load, pid: Option<u32>) -> io::
 async fn memory(subject: &Subject, path: &str) -> io::Result<Memory> {
     let idle = process::resident(subject.pid())?;
     let request = plan::open_stream(path);
-    let mut memory = Memory { idle, ..Memory::default() };
+    let mut memory = Memory {
+        idle,
+        ..Memory::default()
+    };
     let (first, at_1000) = open_streams(subject.address, &request, 1000, subject.pid()).await?;
     memory.per_stream_at_1000 = at_1000.saturating_sub(idle) / 1000;
     let (rest, at_5000) = open_streams(subject.address, &request, 4000, subject.pid()).await?;

@@ -40,9 +40,16 @@ impl Subject {
         let address = free_address()?;
         let dir = tempfile_in(setup.dir, "nginx")?;
         let config = dir.join("nginx.conf");
-        std::fs::File::create(&config)?.write_all(nginx_config(address, setup.upstream, &dir).as_bytes())?;
+        std::fs::File::create(&config)?
+            .write_all(nginx_config(address, setup.upstream, &dir).as_bytes())?;
         let mut command = bound(setup.core, setup.nginx);
-        command.arg("-c").arg(&config).arg("-p").arg(&dir).arg("-e").arg(dir.join("error.log"));
+        command
+            .arg("-c")
+            .arg(&config)
+            .arg("-p")
+            .arg(&dir)
+            .arg("-e")
+            .arg(dir.join("error.log"));
         Self::start(command, address, request).await
     }
 
@@ -65,7 +72,11 @@ impl Subject {
     async fn start(mut command: Command, address: SocketAddr, request: &[u8]) -> io::Result<Self> {
         let begun = Instant::now();
         let process = command.stdin(Stdio::null()).stdout(Stdio::null()).spawn()?;
-        let mut subject = Self { process, address, first_answer: Duration::ZERO };
+        let mut subject = Self {
+            process,
+            address,
+            first_answer: Duration::ZERO,
+        };
         loop {
             if let Ok(mut connection) = Connection::open(address).await
                 && connection.exchange(request).await.is_ok()

@@ -59,10 +59,16 @@ fn main() -> ExitCode {
         .enable_all()
         .build()
         .map_err(|error| error.to_string())
-        .and_then(|runtime| LocalSet::new().block_on(&runtime, run(&options)).map_err(|error| error.to_string()));
+        .and_then(|runtime| {
+            LocalSet::new()
+                .block_on(&runtime, run(&options))
+                .map_err(|error| error.to_string())
+        });
     let written = measured.and_then(|(table, json)| {
         print!("{table}");
-        args.json.map_or(Ok(()), |path| std::fs::write(path, json + "\n").map_err(|error| error.to_string()))
+        args.json.map_or(Ok(()), |path| {
+            std::fs::write(path, json + "\n").map_err(|error| error.to_string())
+        })
     });
     match written {
         Ok(()) => ExitCode::SUCCESS,

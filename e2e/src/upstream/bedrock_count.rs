@@ -12,12 +12,15 @@ pub(crate) fn problem(model: &str, body: &[u8]) -> Option<String> {
         return Some("The provided model doesn't support counting tokens.".to_owned());
     }
     match inner(body) {
-        None => Some(
-            "Malformed input request, please reformat your input and try again.".to_owned(),
-        ),
+        None => {
+            Some("Malformed input request, please reformat your input and try again.".to_owned())
+        }
         Some(Counted::Converse(body)) => converse::problem(&body),
-        Some(Counted::InvokeModel(body)) => bedrock_invoke::problem(model, &body)
-            .or_else(|| serde_json::from_slice(&body).ok().and_then(|body| limits(&body))),
+        Some(Counted::InvokeModel(body)) => bedrock_invoke::problem(model, &body).or_else(|| {
+            serde_json::from_slice(&body)
+                .ok()
+                .and_then(|body| limits(&body))
+        }),
     }
 }
 

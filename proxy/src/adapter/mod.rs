@@ -1,12 +1,15 @@
 //! The upstreams. A new provider is a new [`Adapter`].
 
 mod aws_http;
+pub mod bedrock;
+pub mod bedrock_converse;
 pub mod bedrock_invoke;
 pub mod bedrock_relay;
 mod connector;
 mod error_body;
 mod headers;
 mod http_client;
+pub(crate) mod json;
 pub mod plan;
 
 use std::future::Future;
@@ -83,11 +86,18 @@ pub struct Chunk {
     pub bytes: Bytes,
     /// What the upstream reported beside it.
     pub usage: Option<UsageFold>,
+    /// Whether the usage in `bytes` is a guess, for the client's sake: it is not metered.
+    pub is_guess: bool,
+    /// How many bytes of text the upstream sent that the client does not get to see.
+    pub hidden: usize,
 }
 
 impl From<Bytes> for Chunk {
     fn from(bytes: Bytes) -> Self {
-        Self { bytes, usage: None }
+        Self {
+            bytes,
+            ..Self::default()
+        }
     }
 }
 
@@ -117,9 +127,23 @@ pub enum AdapterError {
         /// The body's field.
         field: &'static str,
     },
+    /// The body is not what the Messages API takes.
+    #[error("the body is invalid: {message}")]
+    Invalid {
+        /// The field and what is wrong with it, in the Messages API's words; nothing of what the client sent but names.
+        message: String,
+    },
     /// The request could not be put together.
     #[error("the request could not be built")]
     Build(#[source] Box<dyn std::error::Error + Send + Sync>),
+}
+
+/// The values of `anthropic-beta`.
+pub(crate) fn asked_betas(headers: &HeaderMap) -> impl Iterator<Item = &str> {
+    headers
+        .get_all("anthropic-beta")
+        .into_iter()
+        .filter_map(|value| value.to_str().ok())
 }
 
 /// An error and its sources as one line, for the log.

@@ -41,11 +41,15 @@ impl Frontend {
             })?;
         let entry = Arc::clone(&admitted.entry);
         let models = &entry.pool.models;
-        let asked = entry.caller.bedrock.as_ref().map(|credential| BedrockAsked {
-            operation,
-            model_id: id_to_ask(models, &id, operation).to_owned(),
-            credential: Arc::clone(credential),
-        });
+        let asked = entry
+            .caller
+            .bedrock
+            .as_ref()
+            .map(|credential| BedrockAsked {
+                operation,
+                model_id: id_to_ask(models, &id, operation).to_owned(),
+                credential: Arc::clone(credential),
+            });
         let refusal = if asked.is_none() {
             Some(no_credential())
         } else if !entry.allows_by_any(&names_of(models, &id)) {
@@ -164,8 +168,8 @@ fn profile_ids<'a>(
         .filter_map(|mapping| mapping.bedrock_model_id.as_deref())
         .chain(default_model)
         .filter(move |id| {
-            let is_profile = !id.starts_with("arn:")
-                && foundation_model(id).is_some_and(|model| model != *id);
+            let is_profile =
+                !id.starts_with("arn:") && foundation_model(id).is_some_and(|model| model != *id);
             let is_new = is_profile && !seen.contains(id);
             if is_new {
                 seen.push(*id);

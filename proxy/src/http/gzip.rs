@@ -134,7 +134,10 @@ pub(crate) mod tests {
         let plain = b"{\"model\":\"claude\"}".repeat(500);
         let mut two_members = gzip(&plain);
         two_members.extend(gzip(&plain));
-        for (sent, expected) in [(gzip(&plain), plain.clone()), (two_members, plain.repeat(2))] {
+        for (sent, expected) in [
+            (gzip(&plain), plain.clone()),
+            (two_members, plain.repeat(2)),
+        ] {
             for size in [1, 7, sent.len()] {
                 let budget = budget(1024 * 1024);
                 let body = chunks(in_pieces(&sent, size));

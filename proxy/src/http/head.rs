@@ -330,7 +330,11 @@ mod tests {
             r#"{"max_tokens":7,"metadata":{"user_id":"{\"session_id\":\"s-1\"}"},"messages":[]}"#,
         );
         assert_eq!(
-            (invoke.stream, invoke.max_tokens, invoke.session_id.as_deref()),
+            (
+                invoke.stream,
+                invoke.max_tokens,
+                invoke.session_id.as_deref()
+            ),
             (true, Some(7), Some("s-1"))
         );
         let converse = head(
@@ -338,7 +342,12 @@ mod tests {
             r#"{"inferenceConfig":{"maxTokens":9,"x":[]}}"#,
         );
         assert_eq!((converse.stream, converse.max_tokens), (false, Some(9)));
-        for body in ["", "[]", r#"{"max_tokens":"x"}"#, r#"{"inferenceConfig":[]}"#] {
+        for body in [
+            "",
+            "[]",
+            r#"{"max_tokens":"x"}"#,
+            r#"{"inferenceConfig":[]}"#,
+        ] {
             assert_eq!(head(Operation::Invoke, body).max_tokens, None, "{body}");
         }
     }

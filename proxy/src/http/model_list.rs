@@ -234,7 +234,9 @@ fn display_name(name: &str) -> String {
 }
 
 fn created_at(name: &str) -> String {
-    name.rsplit('-').find_map(date).unwrap_or(NO_DATE.to_owned())
+    name.rsplit('-')
+        .find_map(date)
+        .unwrap_or(NO_DATE.to_owned())
 }
 
 /// The day in a name's part, as in `20250929`.
@@ -335,7 +337,11 @@ mod tests {
             ("limit=2&before_id=e", &["c", "d"], true),
             ("limit=9&before_id=c", &["a", "b"], false),
             ("before_id=a", &[], false),
-            ("beta=true&limit=1000&after_id=", &["a", "b", "c", "d", "e"], false),
+            (
+                "beta=true&limit=1000&after_id=",
+                &["a", "b", "c", "d", "e"],
+                false,
+            ),
         ] {
             let page = Window::parse(query).unwrap().render(&models).unwrap();
             let page: Value = serde_json::from_slice(&page).unwrap();

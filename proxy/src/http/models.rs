@@ -39,7 +39,11 @@ struct Asked<'a> {
 
 impl Frontend {
     /// Answers `GET /v1/models`.
-    pub(super) async fn models(&self, parts: &Parts, request_id: Uuid) -> Result<Answered, Refusal> {
+    pub(super) async fn models(
+        &self,
+        parts: &Parts,
+        request_id: Uuid,
+    ) -> Result<Answered, Refusal> {
         let entry = self.admit_head(parts).await?;
         let asked = Asked {
             parts,

@@ -160,9 +160,7 @@ fn bedrock(path: &str) -> (Route, &str) {
     } else {
         path.strip_prefix("model/")
             .and_then(|rest| rest.rsplit_once('/'))
-            .and_then(|(id, operation)| {
-                Some((Route::Bedrock(Operation::of_path(operation)?), id))
-            })
+            .and_then(|(id, operation)| Some((Route::Bedrock(Operation::of_path(operation)?), id)))
     };
     known.unwrap_or((Route::UnknownBedrock, ""))
 }
@@ -232,7 +230,11 @@ mod tests {
                 invoke,
                 Some("us.anthropic.x-v1:0"),
             ),
-            (format!("/bedrock/model/{encoded}/invoke"), invoke, Some(ARN)),
+            (
+                format!("/bedrock/model/{encoded}/invoke"),
+                invoke,
+                Some(ARN),
+            ),
             (
                 format!("/bedrock/model/{}/invoke", encoded.replace('%', "%25")),
                 invoke,

@@ -71,7 +71,8 @@ pub async fn serve<S: Service>(
                 let connection = async move {
                     // Answers are streams of small pieces: each must leave at once.
                     let _ = stream.set_nodelay(true);
-                    let (stream, framing) = Watched::new(Patient::new(stream, PATIENCE), MAX_HEAD_BYTES);
+                    let (stream, framing) =
+                        Watched::new(Patient::new(stream, PATIENCE), MAX_HEAD_BYTES);
                     let service = service_fn(move |request| {
                         let (service, framing) = (Arc::clone(&service), Arc::clone(&framing));
                         async move {

@@ -136,7 +136,10 @@ impl Spool {
             log.adopt(*segment, *unsent);
             records += unsent;
         }
-        let first = recovered.segments.first().map_or(last_segment + 1, |(segment, _)| *segment);
+        let first = recovered
+            .segments
+            .first()
+            .map_or(last_segment + 1, |(segment, _)| *segment);
         let shared = Shared {
             log: Mutex::new(Files {
                 log,
@@ -315,7 +318,9 @@ impl Shared {
         }
         match appended {
             Ok(segment) => {
-                if self.failing.load(Ordering::Relaxed) && self.failing.swap(false, Ordering::Relaxed) {
+                if self.failing.load(Ordering::Relaxed)
+                    && self.failing.swap(false, Ordering::Relaxed)
+                {
                     tracing::info!("spool can be written again");
                 }
                 Some(segment)

@@ -8,7 +8,7 @@ use spillway_core::domain::usage::Provider;
 use uuid::Uuid;
 
 use super::class::{Failure, status_of};
-use crate::adapter::bedrock_invoke::is_in_anthropics_words;
+use crate::adapter::bedrock::is_in_anthropics_words;
 use crate::adapter::{ErrorBody, answer_headers};
 use crate::stream::StreamFailure;
 

@@ -192,6 +192,11 @@ impl Failing {
                 StatusCode::INTERNAL_SERVER_ERROR,
                 ErrorBody::new("api_error", "the request could not be sent upstream"),
             ),
+            AdapterError::Invalid { message } => (
+                Failure::Client,
+                StatusCode::BAD_REQUEST,
+                ErrorBody::new("invalid_request_error", message.clone()),
+            ),
             // In the words that Claude Code acts on, see its gateway guide.
             AdapterError::Unsupported { field } => (
                 Failure::Client,

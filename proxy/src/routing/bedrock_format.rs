@@ -76,12 +76,12 @@ impl BedrockFormat {
             headers: &call.headers,
             body: call.body.clone(),
         };
-        let response =
-            match timeout_at(deadline, self.relay.send(request, &asked.credential)).await {
-                Ok(Ok(response)) => response,
-                Ok(Err(error)) => return unanswered(ledger, &error).await,
-                Err(_) => return timed_out(ledger, operation).await,
-            };
+        let response = match timeout_at(deadline, self.relay.send(request, &asked.credential)).await
+        {
+            Ok(Ok(response)) => response,
+            Ok(Err(error)) => return unanswered(ledger, &error).await,
+            Err(_) => return timed_out(ledger, operation).await,
+        };
         drop(call);
         ledger.answered(text(response.headers(), "x-amzn-requestid"));
         if !response.status().is_success() {
@@ -106,7 +106,9 @@ async fn unanswered(ledger: Ledger, error: &AdapterError) -> Response<RelayBody>
             "Bedrock could not be reached",
         ),
         AdapterError::NoAnswer(_) => (StatusCode::BAD_GATEWAY, "Bedrock's answer broke off"),
-        AdapterError::Build(_) | AdapterError::Unsupported { .. } => (
+        AdapterError::Build(_)
+        | AdapterError::Unsupported { .. }
+        | AdapterError::Invalid { .. } => (
             StatusCode::INTERNAL_SERVER_ERROR,
             "the request could not be sent to Bedrock",
         ),

@@ -14,12 +14,12 @@ use super::body::RelayBody;
 use super::estimate;
 use super::plan_query::PlanAnswer;
 use super::{CircuitStore, Timeouts};
-use crate::adapter::bedrock_invoke::is_in_anthropics_words;
+use crate::adapter::bedrock::is_in_anthropics_words;
 use crate::adapter::bedrock_relay::{
     BedrockRelay, NotCountable, Operation, RelayRequest, count_body, counted, message_of,
 };
 use crate::adapter::plan::{PlanAdapter, PlanRequest};
-use crate::adapter::{AdapterError, ErrorBody, answer_headers, chain};
+use crate::adapter::{AdapterError, ErrorBody, answer_headers, asked_betas, chain};
 use crate::call::{BedrockCredential, Call, PlanCredential};
 
 /// Marks a count that is a guess.
@@ -154,12 +154,7 @@ impl Counter {
             .and_then(foundation_model)
             .filter(|id| id.starts_with("anthropic."))
             .ok_or(NotCounted::Model)?;
-        let betas = call
-            .headers
-            .get_all("anthropic-beta")
-            .into_iter()
-            .filter_map(|value| value.to_str().ok());
-        let body = count_body(&call.body, betas)?;
+        let body = count_body(&call.body, asked_betas(&call.headers), id)?;
         // Nothing of the client's headers is for Bedrock: it speaks Anthropic's format.
         let headers = http::HeaderMap::new();
         let request = RelayRequest {

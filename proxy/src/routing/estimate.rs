@@ -9,6 +9,7 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use super::image_size;
+use crate::adapter::json;
 
 /// Tokens of an empty conversation, and what each message adds.
 const CONVERSATION: u64 = 3;
@@ -70,12 +71,10 @@ impl Weight {
         let text = value.get();
         match (text.as_bytes().first(), levels.checked_sub(1)) {
             (Some(b'"'), _) => self.string(text),
-            (Some(b'['), Some(levels)) => match serde_json::from_str::<Vec<&RawValue>>(text) {
-                Ok(blocks) => blocks
-                    .into_iter()
-                    .for_each(|block| self.block(block, levels)),
-                Err(_) => self.json(text),
-            },
+            (Some(b'['), Some(levels)) => {
+                // It was read once already, so that nothing in it is malformed.
+                let _ = each(text, |block| self.block(block, levels));
+            }
             (Some(b'{'), Some(levels)) => self.block(value, levels),
             _ => self.json(text),
         }
@@ -120,7 +119,8 @@ impl Weight {
     }
 
     fn document(&mut self, source: Option<&RawValue>, levels: u8) {
-        let source = source.and_then(|source| serde_json::from_str::<Source<'_>>(source.get()).ok());
+        let source =
+            source.and_then(|source| serde_json::from_str::<Source<'_>>(source.get()).ok());
         match source {
             Some(Source {
                 kind: Some(kind),
@@ -140,6 +140,14 @@ impl Weight {
             _ => self.tokens += PAGE,
         }
     }
+}
+
+/// Calls `on_item` for each item of a list without collecting them: they may be many more than make sense.
+fn each<'a>(list: &'a str, mut on_item: impl FnMut(&'a RawValue)) -> Result<(), serde_json::Error> {
+    json::each(list, |_, item| {
+        on_item(item);
+        Ok(())
+    })
 }
 
 fn ascii(text: &str) -> u64 {
@@ -213,30 +221,33 @@ struct Source<'a> {
 }
 
 /// About how many input tokens a request of this body has; `None` if it is no request with messages.
-pub(super) fn input_tokens(body: &[u8]) -> Option<u64> {
+pub fn input_tokens(body: &[u8]) -> Option<u64> {
     let request: Request<'_> = serde_json::from_slice(body).ok()?;
-    let messages: Vec<&RawValue> = serde_json::from_str(request.messages?.get()).ok()?;
     let mut weight = Weight {
-        tokens: CONVERSATION + MESSAGE * messages.len() as u64,
+        tokens: CONVERSATION,
         ..Weight::default()
     };
-    for message in messages {
+    each(request.messages?.get(), |message| {
+        weight.tokens += MESSAGE;
         match serde_json::from_str::<Message<'_>>(message.get()) {
             Ok(message) => weight.content(message.content, LEVELS_OF_MESSAGE),
             Err(_) => weight.json(message.get()),
         }
-    }
+    })
+    .ok()?;
     if let Some(system) = request.system {
         weight.tokens += SYSTEM;
         weight.content(system, LEVELS_OF_MESSAGE);
     }
-    let tools = request
-        .tools
-        .and_then(|tools| serde_json::from_str::<Vec<&RawValue>>(tools.get()).ok())
-        .unwrap_or_default();
-    if !tools.is_empty() {
-        weight.tokens += TOOLS + TOOL * tools.len() as u64;
-        tools.iter().for_each(|tool| weight.json(tool.get()));
+    let mut tools = 0;
+    if let Some(list) = request.tools {
+        let _ = each(list.get(), |tool| {
+            tools += 1;
+            weight.json(tool.get());
+        });
+    }
+    if tools > 0 {
+        weight.tokens += TOOLS + TOOL * tools;
     }
     let schema = request.output_format.or_else(|| {
         serde_json::from_str::<OutputConfig<'_>>(request.output_config?.get())
@@ -333,20 +344,22 @@ mod tests {
             assert_eq!(count(&user(&image)), CONVERSATION + MESSAGE + tokens);
         }
         let url = json!([{"type": "image", "source": {"type": "url", "url": "https://example.com/a.png"}}]);
-        assert_eq!(
-            count(&user(&url)),
-            CONVERSATION + MESSAGE + LARGEST_IMAGE
-        );
+        assert_eq!(count(&user(&url)), CONVERSATION + MESSAGE + LARGEST_IMAGE);
     }
 
     #[test]
     fn documents_count_by_their_text_or_their_pages() {
         let of = |source: Value| count(&user(&json!([{"type": "document", "source": source}])));
-        let text = of(json!({"type": "text", "media_type": "text/plain", "data": "word ".repeat(100)}));
+        let text =
+            of(json!({"type": "text", "media_type": "text/plain", "data": "word ".repeat(100)}));
         assert!((100..200).contains(&text), "{text}");
-        let blocks = of(json!({"type": "content", "content": [{"type": "text", "text": "word ".repeat(100)}]}));
+        let blocks = of(
+            json!({"type": "content", "content": [{"type": "text", "text": "word ".repeat(100)}]}),
+        );
         assert_eq!(blocks, text);
-        let two_pages = of(json!({"type": "base64", "media_type": "application/pdf", "data": "A".repeat(100_000)}));
+        let two_pages = of(
+            json!({"type": "base64", "media_type": "application/pdf", "data": "A".repeat(100_000)}),
+        );
         assert!(two_pages >= 2 * PAGE, "{two_pages}");
     }
 

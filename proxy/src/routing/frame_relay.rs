@@ -15,10 +15,8 @@ use super::end::End;
 use super::ledger::{Count, Ledger};
 use super::pace::{Clock, Pace};
 use super::relay::status_of;
-use crate::adapter::bedrock_relay::{
-    Fault, Operation, failure_of, on_frame, shown_exception,
-};
 use crate::adapter::BrokenReply;
+use crate::adapter::bedrock_relay::{Fault, Operation, failure_of, on_frame, shown_exception};
 use crate::call::Closing;
 use crate::routing::class;
 use crate::stream::{Frame, FrameReader, exception_frame};

@@ -34,12 +34,13 @@ pub use self::breaker::{Finding, Gate};
 pub use self::circuits::{Admittance, CircuitStore, LocalCircuits, OpenCircuit, Report};
 use self::class::Failure;
 pub use self::count::{Counter, ESTIMATED};
+pub use self::estimate::input_tokens as estimate_input_tokens;
 use self::ledger::Ledger;
 use self::permit::Permit;
 pub use self::plan_query::PlanAnswer;
 use self::target::bedrock_target;
 use crate::adapter::ErrorBody;
-use crate::adapter::bedrock_invoke::{BedrockInvokeAdapter, BedrockTarget};
+use crate::adapter::bedrock::{Api, Bedrock, BedrockTarget};
 use crate::adapter::plan::PlanAdapter;
 use crate::call::{Call, PlanCredential, Ticket};
 
@@ -61,7 +62,7 @@ pub struct Timeouts {
 /// Serves admitted calls from the Plan and Bedrock.
 pub struct Router {
     plan: PlanAdapter,
-    bedrock: BedrockInvokeAdapter,
+    bedrock: Bedrock,
     circuits: Arc<dyn CircuitStore>,
     timeouts: Timeouts,
 }
@@ -70,7 +71,7 @@ impl Router {
     /// A router over these upstreams.
     pub fn new(
         plan: PlanAdapter,
-        bedrock: BedrockInvokeAdapter,
+        bedrock: Bedrock,
         circuits: Arc<dyn CircuitStore>,
         timeouts: Timeouts,
     ) -> Self {
@@ -194,7 +195,15 @@ impl Router {
         ledger.fall_back(reason);
         ledger.begin(Provider::Bedrock, Some(&target.model_id));
         // The SDK's futures are large, and a call that the Plan serves need not carry them.
-        Box::pin(self.ask(&self.bedrock, call, target, ledger, None, patience)).await
+        match target.api {
+            Api::InvokeModel => {
+                Box::pin(self.ask(&self.bedrock.invoke, call, target, ledger, None, patience)).await
+            }
+            Api::Converse => {
+                Box::pin(self.ask(&self.bedrock.converse, call, target, ledger, None, patience))
+                    .await
+            }
+        }
     }
 
     fn permit(&self, plan: &PlanCredential, call: &Call, admittance: Admittance) -> Permit {

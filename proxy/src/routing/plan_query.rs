@@ -57,7 +57,12 @@ impl PlanAnswer {
             Err(_) => {
                 tracing::warn!(%request_id, "the plan did not answer in time");
                 let words = "the upstream did not answer in time";
-                Self::own(StatusCode::GATEWAY_TIMEOUT, "timeout_error", words, request_id)
+                Self::own(
+                    StatusCode::GATEWAY_TIMEOUT,
+                    "timeout_error",
+                    words,
+                    request_id,
+                )
             }
         }
     }

@@ -75,6 +75,8 @@ impl Relay {
         if let Some(usage) = &chunk.usage {
             tap.report(usage);
         }
+        tap.hidden(chunk.hidden);
+        tap.pass_over_usage(chunk.is_guess);
         let length = chunk.bytes.len();
         let fits = self
             .reader

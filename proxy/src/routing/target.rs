@@ -4,21 +4,17 @@ use std::sync::Arc;
 
 use spillway_core::domain::models::{BedrockApi, ModelMapping};
 
-use crate::adapter::bedrock_invoke::{BedrockTarget, MAX_BODY};
+use crate::adapter::bedrock::{Api, BedrockTarget, MAX_BODY};
 use crate::call::{Call, PoolView};
 
 /// What Bedrock can do for a call: `None` without a credential, without a model, or when the body is too large for it.
 pub(super) fn bedrock_target(call: &Call) -> Option<BedrockTarget> {
     let credential = call.admission.caller.bedrock.as_ref()?;
     let (model_id, api) = bedrock_model(&call.admission.pool, &call.head.model)?;
-    let is_served = match api {
-        BedrockApi::InvokeModel => true,
-        BedrockApi::Auto => is_anthropic(model_id),
-        BedrockApi::Converse => false,
-    };
-    (is_served && call.body.len() <= MAX_BODY).then(|| BedrockTarget {
+    (call.body.len() <= MAX_BODY).then(|| BedrockTarget {
         credential: Arc::clone(credential),
         model_id: model_id.to_owned(),
+        api: Api::of(model_id, api),
     })
 }
 
@@ -35,19 +31,6 @@ fn bedrock_model<'a>(pool: &'a PoolView, model: &str) -> Option<(&'a str, Bedroc
         id,
         mapping.map_or(BedrockApi::Auto, |mapping| mapping.bedrock_api),
     ))
-}
-
-/// Whether a model id, inference profile id or ARN is of an Anthropic model. An ARN that names no vendor, as of an application
-/// inference profile, counts as one: the client asked for Claude.
-fn is_anthropic(id: &str) -> bool {
-    let names_anthropic =
-        id.starts_with("anthropic.") || id.contains(".anthropic.") || id.contains("/anthropic.");
-    let resource = id
-        .strip_prefix("arn:")
-        .and_then(|arn| arn.rsplit_once(':'))
-        .map(|(_, resource)| resource);
-    let names_nobody = resource.is_some_and(|resource| !resource.contains('.'));
-    names_anthropic || names_nobody
 }
 
 #[cfg(test)]
@@ -103,27 +86,5 @@ mod tests {
             assert_eq!(bedrock_model(&pool, model), Some(expected), "{model}");
         }
         assert_eq!(bedrock_model(&self::pool(&[], None), "claude-opus-5"), None);
-    }
-
-    #[test]
-    fn anthropic_models_are_known_by_their_ids() {
-        for id in [
-            "anthropic.claude-sonnet-4-5-20250929-v1:0",
-            "us.anthropic.claude-sonnet-4-5-20250929-v1:0",
-            "global.anthropic.claude-opus-5-v1",
-            "arn:aws:bedrock:us-east-1::foundation-model/anthropic.claude-3-haiku-20240307-v1:0",
-            "arn:aws:bedrock:us-east-1:123456789012:inference-profile/eu.anthropic.claude-sonnet-4-5-20250929-v1:0",
-            "arn:aws:bedrock:us-east-1:123456789012:application-inference-profile/a1b2c3",
-            "arn:aws:bedrock:us-east-1:123456789012:provisioned-model/a1b2c3",
-        ] {
-            assert!(is_anthropic(id), "{id}");
-        }
-        for id in [
-            "amazon.nova-lite-v1:0",
-            "us.amazon.nova-lite-v1:0",
-            "arn:aws:bedrock:us-east-1::foundation-model/amazon.nova-lite-v1",
-        ] {
-            assert!(!is_anthropic(id), "{id}");
-        }
     }
 }

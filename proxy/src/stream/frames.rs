@@ -174,7 +174,9 @@ impl FrameReader {
     }
 
     fn fill(&mut self, length: usize) {
-        let lacking = length.saturating_sub(self.begun.len()).min(self.fresh.len());
+        let lacking = length
+            .saturating_sub(self.begun.len())
+            .min(self.fresh.len());
         self.begun.extend_from_slice(&self.fresh.split_to(lacking));
     }
 
@@ -244,19 +246,27 @@ mod tests {
             .add_header(header("short", HeaderValue::Int16(2)))
             .add_header(header("int", HeaderValue::Int32(3)))
             .add_header(header("long", HeaderValue::Int64(4)))
-            .add_header(header("bytes", HeaderValue::ByteArray(Bytes::from_static(b"ab"))))
+            .add_header(header(
+                "bytes",
+                HeaderValue::ByteArray(Bytes::from_static(b"ab")),
+            ))
             .add_header(header(
                 "time",
                 HeaderValue::Timestamp(aws_smithy_types::DateTime::from_secs(5)),
             ))
             .add_header(header("uuid", HeaderValue::Uuid(6)))
-            .add_header(header(":event-type", HeaderValue::String(event.to_owned().into())));
+            .add_header(header(
+                ":event-type",
+                HeaderValue::String(event.to_owned().into()),
+            ));
         let mut out = Vec::new();
         write_message_to(&message, &mut out).unwrap();
         out
     }
 
-    fn read(chunks: impl IntoIterator<Item = Vec<u8>>) -> Result<Vec<(String, Vec<u8>)>, FrameError> {
+    fn read(
+        chunks: impl IntoIterator<Item = Vec<u8>>,
+    ) -> Result<Vec<(String, Vec<u8>)>, FrameError> {
         let mut reader = FrameReader::new(LIMIT);
         let mut seen = Vec::new();
         for chunk in chunks {
@@ -344,7 +354,11 @@ mod tests {
             bytes.extend_from_slice(&crc32fast::hash(&bytes).to_be_bytes());
             bytes.resize(usize::try_from(length).unwrap().max(16) - 4, 0);
             bytes.extend_from_slice(&crc32fast::hash(&bytes).to_be_bytes());
-            assert_eq!(read([bytes]), Err(FrameError::Malformed), "{length} {headers}");
+            assert_eq!(
+                read([bytes]),
+                Err(FrameError::Malformed),
+                "{length} {headers}"
+            );
         }
     }
 }

@@ -35,6 +35,8 @@ pub struct UsageTap {
     content: bool,
     complete: bool,
     progress: bool,
+    /// Whether what events say of usage is a guess for the client's sake.
+    is_guess: bool,
     failure: Option<StreamFailure>,
 }
 
@@ -93,6 +95,7 @@ impl UsageTap {
             StreamEvent::ContentBlockStart => {
                 self.content |= self.failure.is_none() && shows_content(data);
             }
+            StreamEvent::MessageStart if self.is_guess => {}
             StreamEvent::MessageStart => {
                 self.started = true;
                 if let Ok(MessageStart {
@@ -102,6 +105,7 @@ impl UsageTap {
                     self.usage.merge(&usage);
                 }
             }
+            StreamEvent::MessageDelta if self.is_guess => {}
             StreamEvent::MessageDelta => self.on_usage_of(data),
             StreamEvent::MessageStop => self.on_end(),
             StreamEvent::Error => self.on_failure(failure(data)),
@@ -136,6 +140,17 @@ impl UsageTap {
     /// Takes usage that was reported beside the answer's own, for the counts that the answer leaves out.
     pub fn report(&mut self, usage: &UsageFold) {
         self.usage.fill_from(usage);
+    }
+
+    /// Says whether the usage in the events that follow is a guess, which is not counted.
+    pub fn pass_over_usage(&mut self, is_guess: bool) {
+        self.is_guess = is_guess;
+    }
+
+    /// Counts text that was received and is not in any event.
+    pub fn hidden(&mut self, bytes: usize) {
+        self.delta_bytes += as_u64(bytes);
+        self.progress |= bytes > 0;
     }
 
     /// Whether content has been seen, and before any error: from here on a client may have shown something.
@@ -313,6 +328,34 @@ mod tests {
                 true
             )
         );
+    }
+
+    #[test]
+    fn a_guess_in_an_event_is_not_counted_and_what_it_leaves_open_is_estimated() {
+        let mut tap = UsageTap::default();
+        let event = |(name, data): (&str, &str)| format!("event: {name}\ndata: {data}\n\n");
+        tap.pass_over_usage(true);
+        for guessed in [START, END] {
+            tap.on_event(RawEvent::new(event(guessed).as_bytes()));
+        }
+        assert!(tap.reported().is_zero());
+        tap.pass_over_usage(false);
+        tap.on_event(RawEvent::new(event(STOP).as_bytes()));
+        let (tokens, estimated) = tap.tokens(4000);
+        assert_eq!((tokens.input, estimated), (1000, true));
+        tap.on_event(RawEvent::new(event(START).as_bytes()));
+        assert_eq!(tap.reported().input, 12);
+    }
+
+    #[test]
+    fn text_that_no_event_shows_is_output_and_progress() {
+        let mut tap = UsageTap::default();
+        tap.hidden(0);
+        assert!(!tap.take_progress());
+        tap.hidden(41);
+        assert!(tap.take_progress());
+        assert!(!tap.has_content());
+        assert_eq!(tap.tokens(0).0.output, 11);
     }
 
     #[test]

@@ -22,7 +22,9 @@ fn frame(message: &Message) -> Vec<u8> {
 }
 
 fn event(kind: &'static str, payload: Vec<u8>) -> Vec<u8> {
-    let text = |name: &'static str, value: &'static str| Header::new(name, HeaderValue::String(value.into()));
+    let text = |name: &'static str, value: &'static str| {
+        Header::new(name, HeaderValue::String(value.into()))
+    };
     frame(
         &Message::new(payload)
             .add_header(text(":message-type", "event"))
@@ -31,7 +33,10 @@ fn event(kind: &'static str, payload: Vec<u8>) -> Vec<u8> {
 }
 
 fn chunk(json: &str) -> Vec<u8> {
-    event("chunk", format!(r#"{{"bytes":"{}"}}"#, STANDARD.encode(json)).into())
+    event(
+        "chunk",
+        format!(r#"{{"bytes":"{}"}}"#, STANDARD.encode(json)).into(),
+    )
 }
 
 /// The prelude of a frame that says it has so many bytes.
@@ -71,19 +76,36 @@ fn streams() -> Vec<(&'static str, Told)> {
     let zeroes = vec![0; 64 * 1024];
     vec![
         ("a bad checksum", Told::close(stream(&[&bad_checksum]))),
-        ("a bad checksum of the prelude", Told::close(stream(&[&bad_prelude]))),
+        (
+            "a bad checksum of the prelude",
+            Told::close(stream(&[&bad_prelude])),
+        ),
         ("half a frame", Told::close(stream(&[&chunk("{}")[..20]]))),
         ("half a prelude", Told::close(stream(&[&[0, 0, 0]]))),
-        ("the largest length, without end", Told::endless(stream(&[&prelude(u32::MAX, 0)]), zeroes.clone())),
-        ("a length beyond the limit, without end", Told::endless(stream(&[&prelude(400_000_000, 0)]), zeroes.clone())),
-        ("a length of nothing", Told::close(stream(&[&prelude(0, 0)]))),
-        ("headers beyond the frame", Told::close(stream(&[&prelude(100, 90), &[0; 88]]))),
+        (
+            "the largest length, without end",
+            Told::endless(stream(&[&prelude(u32::MAX, 0)]), zeroes.clone()),
+        ),
+        (
+            "a length beyond the limit, without end",
+            Told::endless(stream(&[&prelude(400_000_000, 0)]), zeroes.clone()),
+        ),
+        (
+            "a length of nothing",
+            Told::close(stream(&[&prelude(0, 0)])),
+        ),
+        (
+            "headers beyond the frame",
+            Told::close(stream(&[&prelude(100, 90), &[0; 88]])),
+        ),
         ("malformed headers", Told::close(stream(&[&bad_headers]))),
         ("no frames", Told::endless(stream(&[]), zeroes)),
         ("no end", Told::close(stream(&[]))),
         ("silence", Told::hold(stream(&[]))),
         ("an exception that is no JSON", {
-            let text = |name: &'static str, value: &'static str| Header::new(name, HeaderValue::String(value.into()));
+            let text = |name: &'static str, value: &'static str| {
+                Header::new(name, HeaderValue::String(value.into()))
+            };
             let exception = Message::new(vec![0xff; 1000])
                 .add_header(text(":message-type", "exception"))
                 .add_header(text(":exception-type", "internalServerException"));
@@ -96,13 +118,23 @@ fn streams() -> Vec<(&'static str, Told)> {
 async fn ask(proxy: &Proxy, key: &str, path: &str, name: &str, streams: bool) -> (u16, Vec<u8>) {
     let mut body = message("hello", streams);
     if path != "/v1/messages" {
-        body.as_object_mut().unwrap().retain(|field, _| !matches!(field.as_str(), "model" | "stream"));
+        body.as_object_mut()
+            .unwrap()
+            .retain(|field, _| !matches!(field.as_str(), "model" | "stream"));
         body["anthropic_version"] = "bedrock-2023-05-31".into();
     }
     let asked = async {
         let request = client().post(format!("{}{path}", proxy.url()));
-        let response = request.header("x-api-key", key).json(&body).send().await.unwrap();
-        (response.status().as_u16(), response.bytes().await.unwrap().to_vec())
+        let response = request
+            .header("x-api-key", key)
+            .json(&body)
+            .send()
+            .await
+            .unwrap();
+        (
+            response.status().as_u16(),
+            response.bytes().await.unwrap().to_vec(),
+        )
     };
     timeout(within(), asked)
         .await
@@ -153,7 +185,11 @@ async fn streams_that_are_none_end_in_an_error_event_or_an_exception() {
             ("upstream_error", true, Some("bedrock")),
             "{name}: {row:?}"
         );
-        assert_eq!((row.input_tokens, row.output_tokens), (12, 2), "{name}: {row:?}");
+        assert_eq!(
+            (row.input_tokens, row.output_tokens),
+            (12, 2),
+            "{name}: {row:?}"
+        );
     }
     world.fakes.plan.up().await;
     assert_serves(&world, &proxy, "a hostile bedrock").await;
@@ -168,12 +204,30 @@ async fn answers_and_heads_that_are_none_end_in_an_error() {
     let blanks = " ".repeat(64 * 1024);
     let json = head("application/json");
     let cases = [
-        ("an answer without end", Told::endless(json.as_str(), blanks.as_str())),
-        ("an error without end", Told::endless("HTTP/1.1 400 Bad Request\r\n\r\n", blanks.as_str())),
-        ("a header that never ends", Told::endless("HTTP/1.1 200 OK\r\nx: ", blanks.as_str())),
-        ("interim answers without end", Told::trickle("", "HTTP/1.1 103 x\r\n\r\n", Duration::from_millis(20))),
-        ("another protocol", Told::close("HTTP/1.1 101 x\r\nconnection: upgrade\r\nupgrade: x\r\n\r\n")),
-        ("less than the declared length", Told::close("HTTP/1.1 200 OK\r\ncontent-length: 500\r\n\r\n{}")),
+        (
+            "an answer without end",
+            Told::endless(json.as_str(), blanks.as_str()),
+        ),
+        (
+            "an error without end",
+            Told::endless("HTTP/1.1 400 Bad Request\r\n\r\n", blanks.as_str()),
+        ),
+        (
+            "a header that never ends",
+            Told::endless("HTTP/1.1 200 OK\r\nx: ", blanks.as_str()),
+        ),
+        (
+            "interim answers without end",
+            Told::trickle("", "HTTP/1.1 103 x\r\n\r\n", Duration::from_millis(20)),
+        ),
+        (
+            "another protocol",
+            Told::close("HTTP/1.1 101 x\r\nconnection: upgrade\r\nupgrade: x\r\n\r\n"),
+        ),
+        (
+            "less than the declared length",
+            Told::close("HTTP/1.1 200 OK\r\ncontent-length: 500\r\n\r\n{}"),
+        ),
         ("no HTTP at all", Told::close("\0\0\0\r\n\r\n")),
         ("silence", Told::hold("")),
     ];
@@ -184,13 +238,21 @@ async fn answers_and_heads_that_are_none_end_in_an_error() {
             let (status, body) = ask(&proxy, key, path, name, false).await;
             assert!(status >= 400, "{path} {name}: {status}");
             let body: serde_json::Value = serde_json::from_slice(&body).unwrap();
-            let message = if path == "/v1/messages" { &body["error"]["message"] } else { &body["message"] };
+            let message = if path == "/v1/messages" {
+                &body["error"]["message"]
+            } else {
+                &body["message"]
+            };
             assert!(message.is_string(), "{path} {name}: {status} {body}");
             assert_bounded(&proxy, 100, &format!("{path} {name}"));
         }
     }
     let rows = world.rows(2 * cases.len()).await;
-    assert!(rows.iter().all(|row| row.status.ends_with("_error") && row.model.contains("claude")), "{rows:?}");
+    assert!(
+        rows.iter()
+            .all(|row| row.status.ends_with("_error") && row.model.contains("claude")),
+        "{rows:?}"
+    );
     assert!(rows.iter().any(|row| row.model == MODEL));
     world.fakes.plan.up().await;
     assert_serves(&world, &proxy, "a hostile bedrock").await;

@@ -59,7 +59,10 @@ async fn large_bodies_and_bombs_end_in_413_or_503_and_not_in_memory() {
     let bombs = (0..12).map(|_| ask(&proxy, key, "/v1/messages", bomb.clone(), true));
     for (status, kind) in join_all(bombs).await {
         assert!(
-            matches!((status, kind.as_str()), (413, "request_too_large") | (503, "overloaded_error")),
+            matches!(
+                (status, kind.as_str()),
+                (413, "request_too_large") | (503, "overloaded_error")
+            ),
             "{status} {kind}"
         );
     }
@@ -67,7 +70,10 @@ async fn large_bodies_and_bombs_end_in_413_or_503_and_not_in_memory() {
     let many = (0..6).map(|_| ask(&proxy, key, "/v1/messages", large.clone(), false));
     for (status, kind) in join_all(many).await {
         assert!(
-            matches!((status, kind.as_str()), (400, "invalid_request_error") | (503, "overloaded_error")),
+            matches!(
+                (status, kind.as_str()),
+                (400, "invalid_request_error") | (503, "overloaded_error")
+            ),
             "{status} {kind}"
         );
     }
@@ -81,7 +87,10 @@ async fn large_bodies_and_bombs_end_in_413_or_503_and_not_in_memory() {
 async fn a_body_in_the_smallest_chunks_is_read_and_an_endless_one_is_not() {
     let world = World::create().await;
     let proxy = start(&world).await;
-    let head = format!("{}transfer-encoding: chunked\r\n\r\n", post(world.key.expose()));
+    let head = format!(
+        "{}transfer-encoding: chunked\r\n\r\n",
+        post(world.key.expose())
+    );
     let mut wire = Wire::open(&proxy).await;
     wire.send(&head).await;
     wire.send("1\r\n \r\n".repeat(200_000)).await;
@@ -144,7 +153,8 @@ async fn depth_is_the_upstreams_to_judge_on_every_route() {
             ] {
                 for field in ["messages", "system", "tools", "metadata", "model_extras"] {
                     let what = format!("{path} {field} {open} {plan_works}");
-                    let (status, kind) = ask(&proxy, key, path, deep(field, open, close), false).await;
+                    let (status, kind) =
+                        ask(&proxy, key, path, deep(field, open, close), false).await;
                     let shape = status == 200 || (kind != "none" && status >= 400);
                     assert!(shape, "{what}: {status} {kind}");
                 }
@@ -164,13 +174,19 @@ async fn width_costs_no_more_than_a_few_times_the_body() {
     world.fakes.plan.down().await;
     let key = world.key.expose();
     let list = format!("[{}1]", "1,".repeat(WIDE_MB * MB / 2));
-    let object: String = (0..WIDE_MB * MB / 12).map(|n| format!(r#""{n:07}":1,"#)).collect();
+    let object: String = (0..WIDE_MB * MB / 12)
+        .map(|n| format!(r#""{n:07}":1,"#))
+        .collect();
     for body in [
         format!(r#"{{"model":"{MODEL}","max_tokens":9,"messages":{list}}}"#),
-        format!(r#"{{"model":"{MODEL}","max_tokens":9,"messages":[{{"role":"user","content":{list}}}],"system":["scope"]}}"#),
+        format!(
+            r#"{{"model":"{MODEL}","max_tokens":9,"messages":[{{"role":"user","content":{list}}}],"system":["scope"]}}"#
+        ),
         format!(r#"{{"model":"{MODEL}","max_tokens":9,"tools":{list},"messages":[]}}"#),
         format!(r#"{{{object}"model":"{MODEL}","max_tokens":9,"messages":[]}}"#),
-        format!(r#"{{"model":"{MODEL}","max_tokens":9,"messages":[{{{object}"role":"user","content":"\"scope\""}}]}}"#),
+        format!(
+            r#"{{"model":"{MODEL}","max_tokens":9,"messages":[{{{object}"role":"user","content":"\"scope\""}}]}}"#
+        ),
     ] {
         for path in ["/v1/messages", "/v1/messages/count_tokens"] {
             let (status, kind) = ask(&proxy, key, path, body.clone().into_bytes(), false).await;
@@ -188,9 +204,17 @@ async fn names_of_any_characters_are_served_and_kept() {
     let world = World::create().await;
     let proxy = world.start().await;
     let key = world.key.expose();
-    let names = [r"a\u0000b", r"\u0000", r"\ud83d\ude00 \u202e", r"x\n\r\t", "%00%s$(id)"];
+    let names = [
+        r"a\u0000b",
+        r"\u0000",
+        r"\ud83d\ude00 \u202e",
+        r"x\n\r\t",
+        "%00%s$(id)",
+    ];
     for name in names {
-        let body = format!(r#"{{"model":"{name}","max_tokens":9,"messages":[{{"role":"user","content":"hi"}}]}}"#);
+        let body = format!(
+            r#"{{"model":"{name}","max_tokens":9,"messages":[{{"role":"user","content":"hi"}}]}}"#
+        );
         let (status, _) = ask(&proxy, key, "/v1/messages", body.into_bytes(), false).await;
         assert!((200..500).contains(&status), "{name}: {status}");
     }
@@ -206,13 +230,20 @@ async fn names_of_any_characters_are_served_and_kept() {
     ] {
         let (status, got) = if path.starts_with("/v1") {
             let mut wire = Wire::open(&proxy).await;
-            wire.send(format!("GET {path} HTTP/1.1\r\nhost: x\r\nx-api-key: {key}\r\n\r\n")).await;
+            wire.send(format!(
+                "GET {path} HTTP/1.1\r\nhost: x\r\nx-api-key: {key}\r\n\r\n"
+            ))
+            .await;
             let answer = wire.answer().await.unwrap();
             (answer.status, answer.error())
         } else {
             ask(&proxy, key, path, b"{}".to_vec(), false).await
         };
-        assert_eq!((status < 500, got.as_str()), (true, kind), "{path}: {status}");
+        assert_eq!(
+            (status < 500, got.as_str()),
+            (true, kind),
+            "{path}: {status}"
+        );
     }
     let lone = r#"{"model":"\ud800","max_tokens":9,"messages":[]}"#;
     let refused = ask(&proxy, key, "/v1/messages", lone.into(), false).await;

@@ -29,7 +29,12 @@ async fn a_length_said_twice_is_refused_however_and_whenever_it_arrives() {
         ("in pieces", b"", both("\r\n"), 37),
         ("with bare line feeds", b"", both("\n"), usize::MAX),
         ("with bare line feeds, byte by byte", b"", both("\n"), 1),
-        ("behind empty lines", b"\r\n\r\n\n", both("\r\n"), usize::MAX),
+        (
+            "behind empty lines",
+            b"\r\n\r\n\n",
+            both("\r\n"),
+            usize::MAX,
+        ),
         ("behind empty lines, byte by byte", b"\r\n", both("\r\n"), 1),
     ] {
         let mut wire = Wire::open(&proxy).await;
@@ -71,20 +76,47 @@ async fn lengths_and_chunks_that_lie_are_refused_in_anthropics_words_or_by_a_clo
     let extension = "x".repeat(1024 * 1024);
     let trailers: String = (0..50_000).map(|n| format!("t-{n}: x\r\n")).collect();
     let cases: Vec<(&str, Vec<u8>)> = vec![
-        ("a size that is no number", chunked("zz\r\nhello\r\n0\r\n\r\n")),
+        (
+            "a size that is no number",
+            chunked("zz\r\nhello\r\n0\r\n\r\n"),
+        ),
         ("a size with a sign", chunked("-5\r\nhello\r\n0\r\n\r\n")),
-        ("a size beyond all", chunked("fffffffffffffffff\r\nhello\r\n0\r\n\r\n")),
-        ("the largest size", chunked("ffffffffffffffff\r\nhello\r\n0\r\n\r\n")),
+        (
+            "a size beyond all",
+            chunked("fffffffffffffffff\r\nhello\r\n0\r\n\r\n"),
+        ),
+        (
+            "the largest size",
+            chunked("ffffffffffffffff\r\nhello\r\n0\r\n\r\n"),
+        ),
         ("no size", chunked("\r\nhello\r\n0\r\n\r\n")),
-        ("a chunk that is longer than it says", chunked("2\r\nhello\r\n0\r\n\r\n")),
-        ("a huge extension", chunked(&format!("5;{extension}\r\nhello\r\n0\r\n\r\n"))),
-        ("many extensions", chunked(&"1;xxxxxxxxxxxxxxxxxxx\r\n{\r\n".repeat(10_000))),
-        ("many trailers", chunked(&format!("2\r\n{{}}\r\n0\r\n{trailers}\r\n"))),
-        ("a huge trailer", chunked(&format!("2\r\n{{}}\r\n0\r\nt: {extension}\r\n\r\n"))),
+        (
+            "a chunk that is longer than it says",
+            chunked("2\r\nhello\r\n0\r\n\r\n"),
+        ),
+        (
+            "a huge extension",
+            chunked(&format!("5;{extension}\r\nhello\r\n0\r\n\r\n")),
+        ),
+        (
+            "many extensions",
+            chunked(&"1;xxxxxxxxxxxxxxxxxxx\r\n{\r\n".repeat(10_000)),
+        ),
+        (
+            "many trailers",
+            chunked(&format!("2\r\n{{}}\r\n0\r\n{trailers}\r\n")),
+        ),
+        (
+            "a huge trailer",
+            chunked(&format!("2\r\n{{}}\r\n0\r\nt: {extension}\r\n\r\n")),
+        ),
         ("a negative length", declared("-1", &body)),
         ("a length with a sign", declared("+5", &body)),
         ("no number", declared("many", &body)),
-        ("a length beyond all", declared("99999999999999999999999", &body)),
+        (
+            "a length beyond all",
+            declared("99999999999999999999999", &body),
+        ),
         ("two lengths", declared("5\r\ncontent-length: 6", &body)),
         ("two lengths in one", declared("5, 6", &body)),
         ("a length that is too short", declared("5", &body)),
@@ -98,7 +130,10 @@ async fn lengths_and_chunks_that_lie_are_refused_in_anthropics_words_or_by_a_clo
         let answer = wire.answer().await;
         // What hyper refuses itself has no body.
         if let Some(answer) = answer {
-            assert!(matches!(answer.status, 400 | 413 | 431), "{name}: {answer:?}");
+            assert!(
+                matches!(answer.status, 400 | 413 | 431),
+                "{name}: {answer:?}"
+            );
             let shape = answer.body.is_empty() || answer.error() == "invalid_request_error";
             assert!(shape, "{name}: {answer:?}");
         }
@@ -107,7 +142,9 @@ async fn lengths_and_chunks_that_lie_are_refused_in_anthropics_words_or_by_a_clo
     for sent in [declared("500", "{"), chunked("5\r\nhel")] {
         let mut wire = Wire::open(&proxy).await;
         wire.send(sent).await;
-        tokio::io::AsyncWriteExt::shutdown(&mut wire.socket).await.unwrap();
+        tokio::io::AsyncWriteExt::shutdown(&mut wire.socket)
+            .await
+            .unwrap();
         let refused = wire.answer().await;
         assert!(refused.is_none_or(|refused| refused.status == 400));
     }

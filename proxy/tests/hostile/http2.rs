@@ -64,7 +64,8 @@ struct Seen {
 
 async fn connect(proxy: &Proxy) -> Wire {
     let mut wire = Wire::open(proxy).await;
-    wire.send([PREFACE, &frame(SETTINGS, 0, 0, &[])].concat()).await;
+    wire.send([PREFACE, &frame(SETTINGS, 0, 0, &[])].concat())
+        .await;
     wire
 }
 
@@ -109,26 +110,55 @@ async fn a_flood_of_frames_ends_in_a_farewell_and_not_in_memory() {
         .collect();
     let half_head = frame(HEADERS, 0, 1, &head);
     let more = frame(CONTINUATION, 0, 1, &header("x-more", &"y".repeat(120)));
-    let huge: Vec<u8> = (0..2_000).flat_map(|n| header(&format!("x-{n}"), &"y".repeat(120))).collect();
-    let huge: Vec<u8> = std::iter::once(frame(HEADERS, 0, 1, &[&head[..], &huge[..8_000]].concat()))
-        .chain(huge[8_000..].chunks(16_000).map(|part| frame(CONTINUATION, 0, 1, part)))
-        .collect::<Vec<_>>()
-        .concat();
+    let huge: Vec<u8> = (0..2_000)
+        .flat_map(|n| header(&format!("x-{n}"), &"y".repeat(120)))
+        .collect();
+    let huge: Vec<u8> =
+        std::iter::once(frame(HEADERS, 0, 1, &[&head[..], &huge[..8_000]].concat()))
+            .chain(
+                huge[8_000..]
+                    .chunks(16_000)
+                    .map(|part| frame(CONTINUATION, 0, 1, part)),
+            )
+            .collect::<Vec<_>>()
+            .concat();
     for (name, sent) in [
         ("streams that are opened and reset", reset),
-        ("a head that never ends", [half_head, more.repeat(20_000)].concat()),
+        (
+            "a head that never ends",
+            [half_head, more.repeat(20_000)].concat(),
+        ),
         ("a huge head", huge),
-        ("empty continuations", [frame(HEADERS, 0, 1, &head), frame(CONTINUATION, 0, 1, &[]).repeat(50_000)].concat()),
-        ("a frame that is too large", frame(DATA, 0, 1, &vec![0; 100_000])),
+        (
+            "empty continuations",
+            [
+                frame(HEADERS, 0, 1, &head),
+                frame(CONTINUATION, 0, 1, &[]).repeat(50_000),
+            ]
+            .concat(),
+        ),
+        (
+            "a frame that is too large",
+            frame(DATA, 0, 1, &vec![0; 100_000]),
+        ),
         ("data without a stream", frame(DATA, 0, 7, b"x")),
-        ("bad header compression", frame(HEADERS, END_HEADERS, 1, &[0xff; 64])),
-        ("settings of a wrong size", frame(SETTINGS, 0, 0, &[1, 2, 3])),
+        (
+            "bad header compression",
+            frame(HEADERS, END_HEADERS, 1, &[0xff; 64]),
+        ),
+        (
+            "settings of a wrong size",
+            frame(SETTINGS, 0, 0, &[1, 2, 3]),
+        ),
     ] {
         let mut wire = connect(&proxy).await;
         wire.send(sent).await;
         let seen = read(&mut wire, |seen| seen.goaway.is_some()).await;
         println!("{name}: {seen:?}");
-        assert!(seen.hung_up || seen.goaway.is_some_and(|code| code != 0), "{name}: {seen:?}");
+        assert!(
+            seen.hung_up || seen.goaway.is_some_and(|code| code != 0),
+            "{name}: {seen:?}"
+        );
         assert_serves(&world, &proxy, name).await;
     }
     // None of them is answered at once where nobody reads the answers.
@@ -147,11 +177,16 @@ async fn streams_beyond_the_limit_are_refused_and_the_others_wait_for_their_bodi
     let head = post(world.key.expose());
     let mut wire = connect(&proxy).await;
     for n in 0..OPENED {
-        wire.send(frame(HEADERS, END_HEADERS, 2 * n + 1, &head)).await;
+        wire.send(frame(HEADERS, END_HEADERS, 2 * n + 1, &head))
+            .await;
     }
     let beyond = usize::try_from(OPENED).unwrap() - LIMIT;
     let seen = read(&mut wire, |seen| seen.resets >= beyond).await;
-    assert_eq!((seen.resets, seen.answers, seen.hung_up), (beyond, 0, false), "{seen:?}");
+    assert_eq!(
+        (seen.resets, seen.answers, seen.hung_up),
+        (beyond, 0, false),
+        "{seen:?}"
+    );
     assert_serves(&world, &proxy, "many streams").await;
     // One that is let in is answered still.
     wire.send(frame(DATA, END_STREAM, 1, b"{}")).await;

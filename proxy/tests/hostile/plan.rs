@@ -58,7 +58,12 @@ fn invisible(name: &'static str, told: Told) -> Case {
 
 /// A case that ends in an `error` event after content.
 fn cut(name: &'static str, told: Told, kind: &'static str) -> Case {
-    case(name, told, Got::Event(kind), ("upstream_error", true, Some((12, 2))))
+    case(
+        name,
+        told,
+        Got::Event(kind),
+        ("upstream_error", true, Some((12, 2))),
+    )
 }
 
 fn events(parts: &[&str]) -> String {
@@ -66,7 +71,9 @@ fn events(parts: &[&str]) -> String {
 }
 
 fn chunked(chunks: &str) -> String {
-    format!("HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\nconnection: close\r\n\r\n{chunks}")
+    format!(
+        "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\nconnection: close\r\n\r\n{chunks}"
+    )
 }
 
 fn chunk(text: &str) -> String {
@@ -76,26 +83,64 @@ fn chunk(text: &str) -> String {
 fn heads() -> Vec<Case> {
     let long = "a".repeat(64 * 1024);
     vec![
-        invisible("a header that never ends", Told::endless("HTTP/1.1 200 OK\r\nx: ", long.as_str())),
-        invisible("headers that never end", Told::endless("HTTP/1.1 200 OK\r\n", "x-a: b\r\n".repeat(1000))),
-        invisible("a status line that never ends", Told::endless("HTTP/1.1 200 ", long.as_str())),
+        invisible(
+            "a header that never ends",
+            Told::endless("HTTP/1.1 200 OK\r\nx: ", long.as_str()),
+        ),
+        invisible(
+            "headers that never end",
+            Told::endless("HTTP/1.1 200 OK\r\n", "x-a: b\r\n".repeat(1000)),
+        ),
+        invisible(
+            "a status line that never ends",
+            Told::endless("HTTP/1.1 200 ", long.as_str()),
+        ),
         invisible("no HTTP at all", Told::close("\0\u{1}\u{2}hello\r\n\r\n")),
         invisible("nothing at all", Told::close("")),
         invisible("half a head", Told::close("HTTP/1.1 200 OK\r\ncontent-ty")),
-        invisible("a head that takes too long", Told::trickle("HTTP/1.1 200 OK\r\n", "x-a: b\r\n", Duration::from_millis(100))),
+        invisible(
+            "a head that takes too long",
+            Told::trickle(
+                "HTTP/1.1 200 OK\r\n",
+                "x-a: b\r\n",
+                Duration::from_millis(100),
+            ),
+        ),
         invisible("silence", Told::hold("")),
-        invisible("interim answers without end", Told::trickle("", "HTTP/1.1 103 Early Hints\r\nlink: x\r\n\r\n".repeat(10), Duration::from_millis(20))),
-        invisible("another protocol", Told::close("HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: websocket\r\n\r\n")),
-        invisible("two lengths", Told::close("HTTP/1.1 200 OK\r\ncontent-length: 5\r\ncontent-length: 6\r\n\r\nhello")),
+        invisible(
+            "interim answers without end",
+            Told::trickle(
+                "",
+                "HTTP/1.1 103 Early Hints\r\nlink: x\r\n\r\n".repeat(10),
+                Duration::from_millis(20),
+            ),
+        ),
+        invisible(
+            "another protocol",
+            Told::close(
+                "HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: websocket\r\n\r\n",
+            ),
+        ),
+        invisible(
+            "two lengths",
+            Told::close("HTTP/1.1 200 OK\r\ncontent-length: 5\r\ncontent-length: 6\r\n\r\nhello"),
+        ),
         case(
             "interim answers",
-            Told::close(format!("{}{}", "HTTP/1.1 100 Continue\r\n\r\n".repeat(20), events(&[START, DELTA, END]))),
+            Told::close(format!(
+                "{}{}",
+                "HTTP/1.1 100 Continue\r\n\r\n".repeat(20),
+                events(&[START, DELTA, END])
+            )),
             Got::Plan,
             ("ok", false, Some((12, 40))),
         ),
         case(
             "a huge request id and bytes of all kinds",
-            Told::close(format!("HTTP/1.1 200 OK\r\nrequest-id: {}\r\nx-odd: \u{ff}\r\ncontent-type: text/event-stream\r\n\r\n{START}{DELTA}{END}", &long[..50_000])),
+            Told::close(format!(
+                "HTTP/1.1 200 OK\r\nrequest-id: {}\r\nx-odd: \u{ff}\r\ncontent-type: text/event-stream\r\n\r\n{START}{DELTA}{END}",
+                &long[..50_000]
+            )),
             Got::Plan,
             ("ok", false, Some((12, 40))),
         ),
@@ -103,7 +148,8 @@ fn heads() -> Vec<Case> {
 }
 
 fn streams() -> Vec<Case> {
-    let tiny = ":\n\n".repeat(100_000) + &DELTA.repeat(20_000) + &"event: x\ndata\n\n".repeat(50_000);
+    let tiny =
+        ":\n\n".repeat(100_000) + &DELTA.repeat(20_000) + &"event: x\ndata\n\n".repeat(50_000);
     let bad_utf8 = [
         events(&[START]).as_bytes(),
         b"event: content_block_delta\ndata: {\"delta\":{\"text\":\"\xff\xfe\xc3\x28\"}}\n\n",
@@ -114,31 +160,101 @@ fn streams() -> Vec<Case> {
     vec![
         invisible("no event at all", Told::close(events(&[]))),
         invisible("no content and no end", Told::hold(events(&[START]))),
-        invisible("half an event", Told::close(events(&[START, "event: content_block_del"]))),
+        invisible(
+            "half an event",
+            Told::close(events(&[START, "event: content_block_del"])),
+        ),
         invisible("half a chunk", Told::close(chunked("ff\r\nevent: mess"))),
-        invisible("a chunk of no size", Told::close(chunked("zz\r\nhello\r\n"))),
-        invisible("a chunk beyond all", Told::close(chunked("fffffffffffffffff\r\nhello\r\n"))),
-        invisible("a chunk extension without end", Told::endless(chunked("5;"), "x".repeat(64 * 1024))),
-        cut("half a chunk after content", Told::close(chunked(&(chunk(START) + &chunk(DELTA) + "ff\r\nevent: mess"))), "api_error"),
-        cut("a chunk of no size after content", Told::close(chunked(&(chunk(START) + &chunk(DELTA) + "zz\r\n"))), "api_error"),
-        cut("silence after content", Told::hold(events(&[START, DELTA])), "timeout_error"),
-        cut("only comments after content", Told::trickle(events(&[START, DELTA]), ": life\n\n", Duration::from_millis(50)), "timeout_error"),
-        cut("only pings after content", Told::trickle(events(&[START, DELTA]), "event: ping\ndata: {}\n\n", Duration::from_millis(50)), "timeout_error"),
-        cut("a line that never ends", Told::endless(events(&[START, DELTA, "event: content_block_delta\ndata: "]), "x".repeat(64 * 1024)), "api_error"),
-        cut("lines that never become an event", Told::endless(events(&[START, DELTA]), "data: x\n".repeat(8 * 1024)), "api_error"),
-        cut("an event of 100 MB", Told::close(events(&[START, DELTA, "data: "]) + &"x".repeat(100 * MB) + "\n\n" + END), "api_error"),
+        invisible(
+            "a chunk of no size",
+            Told::close(chunked("zz\r\nhello\r\n")),
+        ),
+        invisible(
+            "a chunk beyond all",
+            Told::close(chunked("fffffffffffffffff\r\nhello\r\n")),
+        ),
+        invisible(
+            "a chunk extension without end",
+            Told::endless(chunked("5;"), "x".repeat(64 * 1024)),
+        ),
+        cut(
+            "half a chunk after content",
+            Told::close(chunked(
+                &(chunk(START) + &chunk(DELTA) + "ff\r\nevent: mess"),
+            )),
+            "api_error",
+        ),
+        cut(
+            "a chunk of no size after content",
+            Told::close(chunked(&(chunk(START) + &chunk(DELTA) + "zz\r\n"))),
+            "api_error",
+        ),
+        cut(
+            "silence after content",
+            Told::hold(events(&[START, DELTA])),
+            "timeout_error",
+        ),
+        cut(
+            "only comments after content",
+            Told::trickle(
+                events(&[START, DELTA]),
+                ": life\n\n",
+                Duration::from_millis(50),
+            ),
+            "timeout_error",
+        ),
+        cut(
+            "only pings after content",
+            Told::trickle(
+                events(&[START, DELTA]),
+                "event: ping\ndata: {}\n\n",
+                Duration::from_millis(50),
+            ),
+            "timeout_error",
+        ),
+        cut(
+            "a line that never ends",
+            Told::endless(
+                events(&[START, DELTA, "event: content_block_delta\ndata: "]),
+                "x".repeat(64 * 1024),
+            ),
+            "api_error",
+        ),
+        cut(
+            "lines that never become an event",
+            Told::endless(events(&[START, DELTA]), "data: x\n".repeat(8 * 1024)),
+            "api_error",
+        ),
+        cut(
+            "an event of 100 MB",
+            Told::close(events(&[START, DELTA, "data: "]) + &"x".repeat(100 * MB) + "\n\n" + END),
+            "api_error",
+        ),
         case(
             "a line that never ends, from the first on",
             Told::endless(events(&[]), "x".repeat(64 * 1024)),
             Got::Event("api_error"),
             ("upstream_error", true, None),
         ),
-        case("events without number", Told::close(events(&[START, &tiny, END])), Got::Plan, ("ok", false, Some((12, 40)))),
-        case("bad UTF-8", Told::close(bad_utf8), Got::Plan, ("ok", false, Some((12, 40)))),
+        case(
+            "events without number",
+            Told::close(events(&[START, &tiny, END])),
+            Got::Plan,
+            ("ok", false, Some((12, 40))),
+        ),
+        case(
+            "bad UTF-8",
+            Told::close(bad_utf8),
+            Got::Plan,
+            ("ok", false, Some((12, 40))),
+        ),
         case(
             "usage that is none",
             Told::close(events(&[
-                &START.replace("12", &format!("{}{}", "[".repeat(50_000), "]".repeat(50_000))),
+                &START.replace(
+                    "12",
+                    &format!("{}{}", "[".repeat(50_000), "]".repeat(50_000)),
+                ),
                 DELTA,
                 END,
             ])),
@@ -147,19 +263,26 @@ fn streams() -> Vec<Case> {
         ),
         case(
             "more than the declared length",
-            Told::close(format!("HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ncontent-length: {}\r\n\r\n{START}{DELTA}{END}", START.len() + DELTA.len())),
+            Told::close(format!(
+                "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ncontent-length: {}\r\n\r\n{START}{DELTA}{END}",
+                START.len() + DELTA.len()
+            )),
             Got::Event("api_error"),
             ("upstream_error", true, Some((12, 2))),
         ),
         case(
             "gzip that was not asked for",
-            Told::close(format!("HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ncontent-encoding: gzip\r\nconnection: close\r\n\r\n{START}")),
+            Told::close(format!(
+                "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ncontent-encoding: gzip\r\nconnection: close\r\n\r\n{START}"
+            )),
             Got::Plan,
             ("ok", true, None),
         ),
         case(
             "whole where a stream was asked for",
-            Told::close("HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 50\r\n\r\n{\"usage\":{\"input_tokens\":12,\"output_tokens\":40  }}"),
+            Told::close(
+                "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 50\r\n\r\n{\"usage\":{\"input_tokens\":12,\"output_tokens\":40  }}",
+            ),
             Got::Plan,
             ("ok", false, Some((12, 40))),
         ),
@@ -174,13 +297,52 @@ fn wholes() -> Vec<Case> {
     };
     let bedrocks = ("ok", false, None);
     vec![
-        whole("less than the declared length", Told::close("HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 500\r\n\r\n{}"), Got::Bedrock, bedrocks),
-        whole("an answer without end", Told::endless(json.as_str(), " ".repeat(64 * 1024)), Got::Bedrock, bedrocks),
-        whole("an error without end", Told::endless("HTTP/1.1 400 Bad Request\r\n\r\n", "x".repeat(64 * 1024)), Got::Error(400, "api_error"), ("client_error", false, Some((0, 0)))),
-        whole("an answer that is not finished in time", Told::trickle(json.as_str(), " ", Duration::from_millis(100)), Got::Error(504, "timeout_error"), ("upstream_error", true, None)),
-        whole("no JSON", Told::close(json.clone() + "\0\0\0"), Got::Plan, ("ok", true, None)),
-        whole("no body", Told::close("HTTP/1.1 204 No Content\r\n\r\n"), Got::Plan, ("ok", true, None)),
-        whole("a redirect", Told::close("HTTP/1.1 307 x\r\nlocation: http://127.0.0.1:1/\r\ncontent-length: 0\r\n\r\n"), Got::Plan, ("client_error", false, Some((0, 0)))),
+        whole(
+            "less than the declared length",
+            Told::close(
+                "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 500\r\n\r\n{}",
+            ),
+            Got::Bedrock,
+            bedrocks,
+        ),
+        whole(
+            "an answer without end",
+            Told::endless(json.as_str(), " ".repeat(64 * 1024)),
+            Got::Bedrock,
+            bedrocks,
+        ),
+        whole(
+            "an error without end",
+            Told::endless("HTTP/1.1 400 Bad Request\r\n\r\n", "x".repeat(64 * 1024)),
+            Got::Error(400, "api_error"),
+            ("client_error", false, Some((0, 0))),
+        ),
+        whole(
+            "an answer that is not finished in time",
+            Told::trickle(json.as_str(), " ", Duration::from_millis(100)),
+            Got::Error(504, "timeout_error"),
+            ("upstream_error", true, None),
+        ),
+        whole(
+            "no JSON",
+            Told::close(json.clone() + "\0\0\0"),
+            Got::Plan,
+            ("ok", true, None),
+        ),
+        whole(
+            "no body",
+            Told::close("HTTP/1.1 204 No Content\r\n\r\n"),
+            Got::Plan,
+            ("ok", true, None),
+        ),
+        whole(
+            "a redirect",
+            Told::close(
+                "HTTP/1.1 307 x\r\nlocation: http://127.0.0.1:1/\r\ncontent-length: 0\r\n\r\n",
+            ),
+            Got::Plan,
+            ("client_error", false, Some((0, 0))),
+        ),
     ]
 }
 
@@ -198,10 +360,15 @@ async fn check(world: &World, proxy: &Proxy, case: &Case) {
         .await
         .unwrap_or_else(|_| panic!("{name}: no end"));
     let tail = String::from_utf8_lossy(&body[body.len().saturating_sub(300)..]).into_owned();
-    let is_error = |kind: &str| tail.contains(&format!(r#"{{"type":"error","error":{{"type":"{kind}""#));
+    let is_error =
+        |kind: &str| tail.contains(&format!(r#"{{"type":"error","error":{{"type":"{kind}""#));
     let is_right = match case.got {
         // The fake Bedrock repeats what it was asked.
-        Got::Bedrock => status == 200 && String::from_utf8_lossy(&body).contains("hello") && !is_error("api_error"),
+        Got::Bedrock => {
+            status == 200
+                && String::from_utf8_lossy(&body).contains("hello")
+                && !is_error("api_error")
+        }
         Got::Plan => status < 400 && !tail.contains("event: error"),
         Got::Event(kind) => status == 200 && is_error(kind) && tail.ends_with("}\n\n"),
         Got::Error(expected, kind) => status == expected && is_error(kind),
@@ -229,7 +396,11 @@ async fn run(cases: Vec<Case>) {
     let rows = world.rows(cases.len()).await;
     assert_eq!(rows.len(), cases.len());
     for (case, row) in cases.iter().zip(rows) {
-        let provider = if case.got == Got::Bedrock { "bedrock" } else { "plan" };
+        let provider = if case.got == Got::Bedrock {
+            "bedrock"
+        } else {
+            "plan"
+        };
         let (status, estimated, tokens) = case.row;
         assert_eq!(
             (row.status.as_str(), row.estimated, row.provider.as_deref()),
@@ -238,10 +409,20 @@ async fn run(cases: Vec<Case>) {
             case.name
         );
         if let Some(tokens) = tokens {
-            assert_eq!((row.input_tokens, row.output_tokens), tokens, "{}", case.name);
+            assert_eq!(
+                (row.input_tokens, row.output_tokens),
+                tokens,
+                "{}",
+                case.name
+            );
         }
         let id = row.upstream_request_id.unwrap_or_default();
-        assert!(id.len() <= 256, "{}: {} bytes of request id", case.name, id.len());
+        assert!(
+            id.len() <= 256,
+            "{}: {} bytes of request id",
+            case.name,
+            id.len()
+        );
     }
     // With the Plan told nothing, Bedrock answers.
     assert_serves(&world, &proxy, "a hostile plan").await;

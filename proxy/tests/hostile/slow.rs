@@ -25,7 +25,11 @@ async fn hundreds_of_slow_clients_cost_little_and_stop_nobody() {
     for round in 0..5 {
         let began = Instant::now();
         assert_serves(&world, &proxy, "slow clients").await;
-        assert!(began.elapsed() < Duration::from_secs(10), "{:?}", began.elapsed());
+        assert!(
+            began.elapsed() < Duration::from_secs(10),
+            "{:?}",
+            began.elapsed()
+        );
         for (at, wire) in held.iter_mut().enumerate() {
             match at % 4 {
                 2 => assert!(wire.send(format!("x-{round}: y\r\n")).await),
@@ -39,7 +43,10 @@ async fn hundreds_of_slow_clients_cost_little_and_stop_nobody() {
     drop(held);
     let until = Instant::now() + within();
     while proxy.metric("spillway_body_bytes").await != Some(0.0) {
-        assert!(Instant::now() < until, "bodies of clients that left are kept");
+        assert!(
+            Instant::now() < until,
+            "bodies of clients that left are kept"
+        );
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
     assert_serves(&world, &proxy, "they left").await;
@@ -55,10 +62,15 @@ async fn a_client_that_reads_nothing_stops_its_upstream_and_is_metered_when_it_l
         "x".repeat(4000)
     );
     upstream.next(Told::endless(head("text/event-stream"), delta.repeat(16)));
-    let sent = request(world.key.expose(), message("go on", true).to_string().as_bytes());
+    let sent = request(
+        world.key.expose(),
+        message("go on", true).to_string().as_bytes(),
+    );
     let mut wire = Wire::open(&proxy).await;
     wire.send(sent).await;
-    wire.until(|read| find(read, b"content_block_delta")).await.unwrap();
+    wire.until(|read| find(read, b"content_block_delta"))
+        .await
+        .unwrap();
     // From here on nothing is read. Everything in between fills up, and then nothing moves.
     let mut before = 0;
     let until = Instant::now() + within();
@@ -68,10 +80,16 @@ async fn a_client_that_reads_nothing_stops_its_upstream_and_is_metered_when_it_l
         tokio::time::sleep(Duration::from_millis(500)).await;
     }
     println!("{before} bytes were taken from the upstream");
-    assert!(before < 32 * 1024 * 1024, "{before}: more than the sockets hold");
+    assert!(
+        before < 32 * 1024 * 1024,
+        "{before}: more than the sockets hold"
+    );
     assert_bounded(&proxy, 16, "a client that reads nothing");
     drop(wire);
     let row = world.rows(1).await.remove(0);
-    assert_eq!((row.status.as_str(), row.estimated), ("client_aborted", true));
+    assert_eq!(
+        (row.status.as_str(), row.estimated),
+        ("client_aborted", true)
+    );
     assert!(row.output_tokens > 0);
 }

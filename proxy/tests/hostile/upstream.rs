@@ -151,5 +151,7 @@ async fn read_to_end(socket: &mut TcpStream) {
 
 /// The head of an answer without a length, of this content type.
 pub(crate) fn head(content_type: &str) -> String {
-    format!("HTTP/1.1 200 OK\r\ncontent-type: {content_type}\r\nrequest-id: req_raw\r\nconnection: close\r\n\r\n")
+    format!(
+        "HTTP/1.1 200 OK\r\ncontent-type: {content_type}\r\nrequest-id: req_raw\r\nconnection: close\r\n\r\n"
+    )
 }

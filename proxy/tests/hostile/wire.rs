@@ -84,10 +84,7 @@ impl Wire {
     }
 
     /// Reads until `found`; `None` at the end.
-    pub(crate) async fn until(
-        &mut self,
-        found: impl Fn(&[u8]) -> Option<usize>,
-    ) -> Option<usize> {
+    pub(crate) async fn until(&mut self, found: impl Fn(&[u8]) -> Option<usize>) -> Option<usize> {
         loop {
             if let Some(at) = found(&self.read) {
                 return Some(at);

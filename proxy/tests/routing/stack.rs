@@ -12,7 +12,7 @@ use spillway_core::security::credentials::BedrockSecret;
 use spillway_e2e::upstream::{
     AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, FakeUpstreams, PLAN_API_KEY,
 };
-use spillway_proxy::adapter::bedrock_invoke::BedrockInvokeAdapter;
+use spillway_proxy::adapter::bedrock::Bedrock;
 use spillway_proxy::adapter::plan::PlanAdapter;
 use spillway_proxy::adapter::{HttpClients, HttpSettings};
 use spillway_proxy::call::{
@@ -118,7 +118,7 @@ impl Stack {
         .unwrap();
         let router = Arc::new(Router::new(
             PlanAdapter::new(&clients),
-            BedrockInvokeAdapter::new(&clients, None),
+            Bedrock::new(&clients, None),
             Arc::new(LocalCircuits::default()),
             setup.timeouts,
         ));

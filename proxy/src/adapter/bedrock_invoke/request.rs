@@ -1,163 +1,205 @@
-//! A Messages body as an `InvokeModel` body: the same JSON but for what Bedrock takes elsewhere or refuses.
-//!
-//! What is kept is kept byte for byte, key order included: prompt caching and thinking signatures depend on it.
+//! A body of the Messages API as `InvokeModel` takes it: what differs is replaced, everything else is copied as it stands.
 
-use std::borrow::Cow;
-
-use indexmap::IndexMap;
 use memchr::memmem;
 use serde_json::value::RawValue;
+
+use crate::adapter::bedrock::TranslateError;
+use crate::adapter::bedrock::betas::{
+    self, CONTEXT_MANAGEMENT, EFFORT, FINE_GRAINED_TOOLS, TOOL_EXAMPLES, TOOL_SEARCH,
+};
+use crate::adapter::bedrock::models::{Caching, ModelTraits};
+use crate::adapter::json;
 
 /// The value of `anthropic_version` that Bedrock asks for.
 /// Source: <https://docs.aws.amazon.com/bedrock/latest/userguide/model-parameters-anthropic-claude-messages-request-response.html>.
 const ANTHROPIC_VERSION: &str = r#""bedrock-2023-05-31""#;
 
-/// The betas that Bedrock takes; any other is refused with `invalid beta flag`.
-/// Source: the same page, its section on `anthropic_beta`, and the pages on computer use and on the tools it links to.
-const BETAS: &[&str] = &[
-    "computer-use-2024-10-22",
-    "computer-use-2025-01-24",
-    "computer-use-2025-11-24",
-    "context-1m-2025-08-07",
-    CONTEXT_MANAGEMENT,
-    "dev-full-thinking-2025-05-14",
-    EFFORT,
-    "fine-grained-tool-streaming-2025-05-14",
-    "interleaved-thinking-2025-05-14",
-    "output-128k-2025-02-19",
-    "token-efficient-tools-2025-02-19",
-    TOOL_EXAMPLES,
-    TOOL_SEARCH,
-];
-
-const CONTEXT_MANAGEMENT: &str = "context-management-2025-06-27";
-const EFFORT: &str = "effort-2025-11-24";
-const TOOL_EXAMPLES: &str = "tool-examples-2025-10-29";
-const TOOL_SEARCH: &str = "tool-search-tool-2025-10-19";
-
-/// What becomes of a top-level field that Bedrock does not take as it is.
+/// What becomes of a top-level field.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Rule {
-    /// Bedrock has it elsewhere, or it only steers how the Anthropic API serves the call.
-    Drop,
+    /// Bedrock takes it.
+    Keep,
     /// It goes with its beta and is refused without.
     OnlyWith(&'static str),
     /// The call would mean something else without it.
     Unsupported,
 }
 
-/// Sources: "Extra inputs are not permitted" answers of `InvokeModel`; Anthropic's feature overview, "Amazon Bedrock" column
+/// The fields that Bedrock takes, and those that a call cannot do without. Any other is refused with "Extra inputs are not
+/// permitted" and left out: Bedrock has it elsewhere (`model`, `stream`), it only steers how the Anthropic API serves the call
+/// (`service_tier`, `tags`, `cache_control` of the whole body), or it is newer than this table, as then is its beta.
+/// Sources: the same page; Anthropic's feature overview, "Amazon Bedrock" column
 /// (<https://docs.anthropic.com/en/docs/build-with-claude/overview>); Claude Code's gateway guide for `tags` and `safeguards`.
 const FIELDS: &[(&str, Rule)] = &[
-    ("anthropic_beta", Rule::Drop),
-    ("anthropic_version", Rule::Drop),
-    ("betas", Rule::Drop),
     ("container", Rule::Unsupported),
     ("context_management", Rule::OnlyWith(CONTEXT_MANAGEMENT)),
-    ("inference_geo", Rule::Drop),
+    ("max_tokens", Rule::Keep),
     ("mcp_servers", Rule::Unsupported),
-    ("model", Rule::Drop),
+    ("messages", Rule::Keep),
+    ("metadata", Rule::Keep),
+    (OUTPUT_CONFIG, Rule::Keep),
     ("safeguards", Rule::Unsupported),
-    ("service_tier", Rule::Drop),
-    ("speed", Rule::Drop),
-    ("stream", Rule::Drop),
-    ("tags", Rule::Drop),
+    ("stop_sequences", Rule::Keep),
+    ("system", Rule::Keep),
+    ("temperature", Rule::Keep),
+    ("thinking", Rule::Keep),
+    ("tool_choice", Rule::Keep),
+    ("tools", Rule::Keep),
+    ("top_k", Rule::Keep),
+    ("top_p", Rule::Keep),
 ];
 
+const OUTPUT_CONFIG: &str = "output_config";
+
 /// Features that need no beta, or another one, at the Anthropic API: field, text that tells their use, Bedrock's beta.
-/// Source: the Bedrock user guide's pages on tool search, tool use examples and effort.
+/// Source: the Bedrock user guide's pages on tool search, tool use examples, tool streaming and effort.
 const FEATURES: &[(&str, &str, &str)] = &[
     ("output_config", "\"effort\"", EFFORT),
     ("tools", "\"defer_loading\"", TOOL_SEARCH),
     ("tools", "\"tool_search_tool_", TOOL_SEARCH),
     ("tools", "\"input_examples\"", TOOL_EXAMPLES),
+    ("tools", "\"eager_input_streaming\"", FINE_GRAINED_TOOLS),
 ];
 
-/// Why a body has no `InvokeModel` form.
-#[derive(Debug, thiserror::Error)]
-pub(in crate::adapter) enum TranslateError {
-    #[error("the body is not a JSON object")]
-    Malformed(#[source] serde_json::Error),
-    #[error("bedrock does not serve `{0}`")]
-    Unsupported(&'static str),
-}
-
-type Object<'a> = IndexMap<Cow<'a, str>, &'a RawValue>;
+/// Members of a tool that Bedrock refuses: one is its beta's there, the other is for tools that Bedrock does not have.
+const TOOL_MEMBERS: &[&str] = &["allowed_callers", "eager_input_streaming"];
 
 /// The `InvokeModel` body for a Messages `body` sent with these `anthropic-beta` values.
-pub(in crate::adapter) fn invoke_body<'a>(
+pub(in crate::adapter) fn translate<'a>(
     body: &[u8],
-    betas: impl Iterator<Item = &'a str>,
+    asked: impl Iterator<Item = &'a str>,
+    model: ModelTraits,
 ) -> Result<Vec<u8>, TranslateError> {
-    let mut fields: Object<'_> = serde_json::from_slice(body).map_err(TranslateError::Malformed)?;
-    let betas = bedrock_betas(betas, &fields);
-    for (name, rule) in FIELDS {
+    let body = std::str::from_utf8(body)
+        .map_err(|error| <serde_json::Error as serde::de::Error>::custom(error))?;
+    let [in_body, tools, output_config, output_format] = json::pick(
+        body,
+        ["anthropic_beta", "tools", OUTPUT_CONFIG, "output_format"],
+    )?;
+    let output = output_config_for(model, output_config, output_format)?;
+    let betas = betas::for_bedrock(asked, in_body, |beta| {
+        FEATURES.iter().any(|(field, text, needed)| {
+            let value = match *field {
+                OUTPUT_CONFIG => output.as_deref(),
+                _ => tools.map(RawValue::get),
+            };
+            *needed == beta
+                && value
+                    .is_some_and(|value| memmem::find(value.as_bytes(), text.as_bytes()).is_some())
+        })
+    });
+    let mut writer = Writer {
+        out: Vec::with_capacity(body.len() + 256),
+        markers: Markers::of(model),
+    };
+    writer.put("{\"anthropic_version\":");
+    writer.put(ANTHROPIC_VERSION);
+    if !betas.is_empty() {
+        writer.put(",\"anthropic_beta\":");
+        betas::write(&mut writer.out, &betas);
+    }
+    json::members(body, |name, value| {
+        let Some((name, rule)) = FIELDS.iter().find(|(known, _)| *known == name) else {
+            return Ok(());
+        };
         match rule {
-            Rule::Unsupported if fields.get(*name).is_some_and(|value| value.get() != "null") => {
+            Rule::Unsupported if value.get() != "null" => {
                 return Err(TranslateError::Unsupported(name));
             }
-            Rule::OnlyWith(beta) if betas.contains(beta) => {}
-            Rule::Drop | Rule::OnlyWith(_) | Rule::Unsupported => {
-                fields.shift_remove(*name);
+            Rule::Unsupported => return Ok(()),
+            Rule::OnlyWith(beta) if !betas.contains(beta) => return Ok(()),
+            Rule::OnlyWith(_) | Rule::Keep => {}
+        }
+        if *name == OUTPUT_CONFIG {
+            return Ok(());
+        }
+        writer.put(",\"");
+        writer.put(name);
+        writer.put("\":");
+        writer.value(Place::of_field(name), value)
+    })?;
+    if let Some(output) = output {
+        writer.put(",\"output_config\":");
+        writer.put(&output);
+    }
+    writer.out.push(b'}');
+    Ok(writer.out)
+}
+
+/// `output_config` for a model: without the effort that older ones refuse, and with the format that a beta had in a field of its
+/// own.
+fn output_config_for(
+    model: ModelTraits,
+    output_config: Option<&RawValue>,
+    output_format: Option<&RawValue>,
+) -> Result<Option<String>, TranslateError> {
+    let [effort, format] = match output_config {
+        Some(config) => json::pick(config.get(), ["effort", "format"]).map_err(|_| {
+            TranslateError::invalid(OUTPUT_CONFIG, "Input should be a valid dictionary")
+        })?,
+        None => [None; 2],
+    };
+    let moved = output_format.filter(|_| format.is_none());
+    let refused = effort.filter(|_| !model.effort);
+    if moved.is_none() && refused.is_none() {
+        return Ok(output_config.map(|config| config.get().to_owned()));
+    }
+    let mut members = Vec::new();
+    if let Some(config) = output_config {
+        json::members::<serde_json::Error>(config.get(), |name, value| {
+            if name != "effort" || refused.is_none() {
+                members.push(format!("{}:{}", serde_json::to_string(name)?, value.get()));
             }
+            Ok(())
+        })?;
+    }
+    members.extend(moved.map(|format| format!("\"format\":{}", format.get())));
+    Ok((!members.is_empty()).then(|| format!("{{{}}}", members.join(","))))
+}
+
+/// What is wrong with cache markers as the Plan takes them.
+struct Markers {
+    /// Members of a marker that go: `scope`, whose beta (`prompt-caching-scope-2026-01-05`) Bedrock does not take, and `ttl` where
+    /// the model does not know it.
+    members: &'static [&'static str],
+    /// Whether the markers go altogether.
+    all: bool,
+}
+
+impl Markers {
+    fn of(model: ModelTraits) -> Self {
+        Self {
+            members: if model.caching < Caching::OneHour {
+                &["scope", "ttl"]
+            } else {
+                &["scope"]
+            },
+            all: model.caching == Caching::No,
         }
     }
-    let mut out = Vec::with_capacity(body.len() + 256);
-    out.extend_from_slice(b"{\"anthropic_version\":");
-    out.extend_from_slice(ANTHROPIC_VERSION.as_bytes());
-    if !betas.is_empty() {
-        // The names are of the table: nothing in them needs escaping.
-        out.extend_from_slice(b",\"anthropic_beta\":[\"");
-        out.extend_from_slice(betas.join("\",\"").as_bytes());
-        out.extend_from_slice(b"\"]");
+
+    /// Whether there may be anything to change in a text.
+    fn are_in(&self, text: &str) -> bool {
+        let has = |word: &str| memmem::find(text.as_bytes(), word.as_bytes()).is_some();
+        has("\"scope\"")
+            || self.members.contains(&"ttl") && has("\"ttl\"")
+            || self.all && has(MARKER)
     }
-    for (name, value) in &fields {
-        out.push(b',');
-        write_key(&mut out, name)?;
-        write_value(&mut out, Place::of_field(name), value)?;
-    }
-    out.push(b'}');
-    Ok(out)
 }
 
-/// The betas of the table that the call asks for, by name or by using the feature, each once.
-fn bedrock_betas<'a>(
-    asked: impl Iterator<Item = &'a str>,
-    fields: &Object<'_>,
-) -> Vec<&'static str> {
-    let in_body: Vec<Cow<'_, str>> = fields
-        .get("anthropic_beta")
-        .and_then(|list| serde_json::from_str(list.get()).ok())
-        .unwrap_or_default();
-    let asked: Vec<&str> = asked
-        .flat_map(|value| value.split(','))
-        .map(str::trim)
-        .chain(in_body.iter().map(AsRef::as_ref))
-        .collect();
-    let used = |beta: &str| {
-        FEATURES.iter().any(|(field, text, needed)| {
-            *needed == beta
-                && fields.get(*field).is_some_and(|value| {
-                    memmem::find(value.get().as_bytes(), text.as_bytes()).is_some()
-                })
-        })
-    };
-    BETAS
-        .iter()
-        .copied()
-        .filter(|beta| asked.contains(beta) || used(beta))
-        .collect()
-}
+const MARKER: &str = "\"cache_control\"";
 
-/// Where in a body a value stands, as far as cache markers go. Nothing else is looked into: what a client nests may be as deep
-/// as its body is long.
+/// Where in a body a value stands, as far as it is looked into. Nothing else is: what a client nests may be as deep as its body is
+/// long.
 #[derive(Debug, Clone, Copy)]
 enum Place {
-    /// A marker.
+    /// A cache marker.
     Marker,
-    /// What may carry a marker, or a list of it: a tool, a message, a block. Below it are so many levels more of the like.
+    /// What may carry a marker, or a list of it: a message, a block. Below it are so many levels more of the like.
     Holder(u8),
-    /// Nothing that a marker could be in.
+    /// A tool, or the list of them.
+    Tool,
+    /// Nothing that anything could be in.
     Other,
 }
 
@@ -168,97 +210,194 @@ impl Place {
     /// The place of the top-level field `name`.
     fn of_field(name: &str) -> Self {
         match name {
-            "cache_control" => Self::Marker,
-            "system" | "tools" => Self::Holder(0),
+            "system" => Self::Holder(0),
+            "tools" => Self::Tool,
             "messages" => Self::Holder(LEVELS_OF_MESSAGE),
             _ => Self::Other,
         }
     }
 
-    /// The place of the field `name` in a holder of so many levels.
-    fn below(levels: u8, name: &str) -> Self {
-        match (name, levels.checked_sub(1)) {
-            ("cache_control", _) => Self::Marker,
-            ("content" | "source", Some(levels)) => Self::Holder(levels),
+    /// The place of the member `name`.
+    fn below(self, name: &str) -> Self {
+        match (self, name) {
+            (Self::Holder(_) | Self::Tool, "cache_control") => Self::Marker,
+            (Self::Holder(levels), "content" | "source") => {
+                levels.checked_sub(1).map_or(Self::Other, Self::Holder)
+            }
             _ => Self::Other,
         }
     }
 }
 
-/// Writes a value as it stands, but without `cache_control.scope`, whose beta (`prompt-caching-scope-2026-01-05`) Bedrock does
-/// not take. Only values that hold the word are looked into.
-fn write_value(out: &mut Vec<u8>, place: Place, value: &RawValue) -> Result<(), TranslateError> {
-    let text = value.get();
-    let is_suspect =
-        !matches!(place, Place::Other) && memmem::find(text.as_bytes(), b"\"scope\"").is_some();
-    match (text.as_bytes().first(), place) {
-        (Some(b'{'), _) if is_suspect => write_object(out, place, text),
-        (Some(b'['), Place::Holder(levels)) if is_suspect => {
-            let items: Vec<&RawValue> =
-                serde_json::from_str(text).map_err(TranslateError::Malformed)?;
-            out.push(b'[');
-            for (at, item) in items.iter().enumerate() {
-                if at > 0 {
-                    out.push(b',');
-                }
-                // Lists do not hold lists.
-                if item.get().starts_with('{') {
-                    write_value(out, Place::Holder(levels), item)?;
-                } else {
-                    out.extend_from_slice(item.get().as_bytes());
-                }
+struct Writer {
+    out: Vec<u8>,
+    markers: Markers,
+}
+
+impl Writer {
+    fn put(&mut self, json: &str) {
+        self.out.extend_from_slice(json.as_bytes());
+    }
+
+    /// Appends a value as it stands but for what Bedrock refuses. Only values that hold the words are looked into.
+    fn value(&mut self, place: Place, value: &RawValue) -> Result<(), TranslateError> {
+        let text = value.get();
+        let is_suspect = match place {
+            Place::Other => false,
+            Place::Tool => {
+                self.markers.are_in(text)
+                    || TOOL_MEMBERS
+                        .iter()
+                        .any(|name| memmem::find(text.as_bytes(), name.as_bytes()).is_some())
             }
-            out.push(b']');
-            Ok(())
-        }
-        _ => {
-            out.extend_from_slice(text.as_bytes());
-            Ok(())
-        }
-    }
-}
-
-fn write_object(out: &mut Vec<u8>, place: Place, text: &str) -> Result<(), TranslateError> {
-    let mut fields: Object<'_> = serde_json::from_str(text).map_err(TranslateError::Malformed)?;
-    if matches!(place, Place::Marker) {
-        fields.shift_remove("scope");
-    }
-    out.push(b'{');
-    for (at, (name, value)) in fields.iter().enumerate() {
-        if at > 0 {
-            out.push(b',');
-        }
-        write_key(out, name)?;
-        let below = match place {
-            Place::Holder(levels) => Place::below(levels, name),
-            Place::Marker | Place::Other => Place::Other,
+            Place::Marker | Place::Holder(_) => self.markers.are_in(text),
         };
-        write_value(out, below, value)?;
+        match (text.as_bytes().first(), place) {
+            (Some(b'{'), _) if is_suspect => self.object(place, text),
+            (Some(b'['), Place::Holder(_) | Place::Tool) if is_suspect => {
+                self.put("[");
+                json::each(text, |at, item| {
+                    if at > 0 {
+                        self.put(",");
+                    }
+                    // Lists do not hold lists.
+                    if item.get().starts_with('{') {
+                        self.value(place, item)
+                    } else {
+                        self.put(item.get());
+                        Ok(())
+                    }
+                })?;
+                self.put("]");
+                Ok(())
+            }
+            _ => {
+                self.put(text);
+                Ok(())
+            }
+        }
     }
-    out.push(b'}');
-    Ok(())
-}
 
-fn write_key(out: &mut Vec<u8>, name: &str) -> Result<(), TranslateError> {
-    serde_json::to_writer(&mut *out, name).map_err(TranslateError::Malformed)?;
-    out.push(b':');
-    Ok(())
+    fn object(&mut self, place: Place, text: &str) -> Result<(), TranslateError> {
+        self.put("{");
+        let start = self.out.len();
+        json::members(text, |name, value| {
+            let is_dropped = match place {
+                Place::Marker => self.markers.members.contains(&name),
+                Place::Tool if TOOL_MEMBERS.contains(&name) => true,
+                Place::Tool | Place::Holder(_) => self.markers.all && name == "cache_control",
+                Place::Other => false,
+            };
+            if is_dropped {
+                return Ok(());
+            }
+            if self.out.len() > start {
+                self.put(",");
+            }
+            json::write_text(&mut self.out, name);
+            self.put(":");
+            self.value(place.below(name), value)
+        })?;
+        self.put("}");
+        Ok(())
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    const OPUS: &str = "global.anthropic.claude-opus-4-8";
+    const OLDER: &str = "us.anthropic.claude-3-7-sonnet-20250219-v1:0";
+    const OLD: &str = "anthropic.claude-3-haiku-20240307-v1:0";
+
+    fn try_invoke(body: &str) -> Result<Vec<u8>, TranslateError> {
+        translate(body.as_bytes(), std::iter::empty(), ModelTraits::of(OPUS))
+    }
+
+    fn invoke_of(body: &str, betas: &[&str], model: &str) -> String {
+        let model = ModelTraits::of(model);
+        let body = translate(body.as_bytes(), betas.iter().copied(), model).unwrap();
+        String::from_utf8(body).unwrap()
+    }
+
     fn invoke(body: &str, betas: &[&str]) -> String {
-        String::from_utf8(invoke_body(body.as_bytes(), betas.iter().copied()).unwrap()).unwrap()
+        invoke_of(body, betas, OPUS)
     }
 
     #[test]
-    fn routing_fields_go_and_the_rest_stays_as_it_was() {
-        let body = r#"{"model":"claude-x","max_tokens": 1e3,"stream":true,"messages":[ {"role":"user","content":"Gr\u00fc\u00dfe  "} ],"zeta":1.0,"alpha":[1,  2]}"#;
+    fn what_bedrock_takes_stays_as_it_was_and_the_rest_goes() {
+        let body = r#"{"model":"claude-x","max_tokens": 1e3,"stream":true,"messages":[ {"role":"user","content":"Gr\u00fc\u00dfe  "} ],"zeta":1.0,"cache_control":{"type":"ephemeral"},"tags":{},"top_p":0.50}"#;
         assert_eq!(
             invoke(body, &[]),
-            r#"{"anthropic_version":"bedrock-2023-05-31","max_tokens":1e3,"messages":[ {"role":"user","content":"Gr\u00fc\u00dfe  "} ],"zeta":1.0,"alpha":[1,  2]}"#
+            r#"{"anthropic_version":"bedrock-2023-05-31","max_tokens":1e3,"messages":[ {"role":"user","content":"Gr\u00fc\u00dfe  "} ],"top_p":0.50}"#
+        );
+    }
+
+    #[test]
+    fn markers_are_such_as_the_model_takes() {
+        let body = |marker: &str| {
+            format!(
+                r#"{{"system":[{{"type":"text","text":"the \"ttl\""{marker}}}],"tools":[{{"name":"a"{marker},"input_schema":{{"ttl":1,"cache_control":2}}}}]}}"#
+            )
+        };
+        let given = body(r#","cache_control":{"type":"ephemeral","ttl":"1h"}"#);
+        for (model, left) in [
+            (OPUS, r#","cache_control":{"type":"ephemeral","ttl":"1h"}"#),
+            (OLDER, r#","cache_control":{"type":"ephemeral"}"#),
+            (OLD, ""),
+        ] {
+            let sent = invoke_of(&given, &[], model);
+            assert!(sent.ends_with(&body(left)[1..]), "{sent}");
+        }
+    }
+
+    #[test]
+    fn members_of_tools_that_bedrock_refuses_go() {
+        let body = r#"{"tools":[{"name":"a","eager_input_streaming":true,"input_schema":{"properties":{"allowed_callers":{}}},"allowed_callers":["direct"],"strict":true}]}"#;
+        assert_eq!(
+            invoke(body, &[]),
+            r#"{"anthropic_version":"bedrock-2023-05-31","anthropic_beta":["fine-grained-tool-streaming-2025-05-14"],"tools":[{"name":"a","input_schema":{"properties":{"allowed_callers":{}}},"strict":true}]}"#
+        );
+    }
+
+    #[test]
+    fn effort_goes_with_models_that_know_it() {
+        let body = r#"{"output_config":{"effort":"high","format":{"type":"json_schema"}}}"#;
+        assert!(invoke(body, &[]).ends_with(&body[1..]));
+        let sent = invoke_of(body, &[], OLDER);
+        assert!(
+            sent.ends_with(r#","output_config":{"format":{"type":"json_schema"}}}"#),
+            "{sent}"
+        );
+        assert!(!sent.contains("effort"), "nor its beta");
+        let sent = invoke_of(r#"{"output_config":{"effort":"low"}}"#, &[EFFORT], OLDER);
+        assert!(!sent.contains("output_config"));
+    }
+
+    #[test]
+    fn the_betas_name_for_a_format_is_the_one_that_bedrock_knows() {
+        let format = r#"{"type":"json_schema","schema":{}}"#;
+        for body in [
+            format!(r#"{{"output_format":{format}}}"#),
+            format!(r#"{{"output_config":{{"format":{format}}},"output_format":null}}"#),
+        ] {
+            assert!(
+                invoke(&body, &[])
+                    .ends_with(&format!(r#""output_config":{{"format":{format}}}}}"#))
+            );
+        }
+    }
+
+    #[test]
+    fn system_turns_and_thinking_are_sent_as_they_are() {
+        let body = r#""messages":[{"role":"user","content":"a"},{"role":"system","content":[{"type":"text","text":"b"}]},{"role":"assistant","content":[{"type":"thinking","thinking":"","signature":"c2ln"},{"type":"redacted_thinking","data":"x"}]}],"thinking":{"type":"adaptive"}}"#;
+        assert!(
+            invoke(
+                &format!("{{{body}"),
+                &["mid-conversation-system-2026-04-07"]
+            )
+            .ends_with(body)
         );
     }
 
@@ -325,15 +464,9 @@ mod tests {
         for field in ["container", "mcp_servers", "safeguards"] {
             let body = format!(r#"{{"{field}":{{"a":1}}}}"#);
             assert!(
-                matches!(invoke_body(body.as_bytes(), std::iter::empty()), Err(TranslateError::Unsupported(name)) if name == field)
+                matches!(try_invoke(&body), Err(TranslateError::Unsupported(name)) if name == field)
             );
-            assert!(
-                invoke_body(
-                    format!(r#"{{"{field}":null}}"#).as_bytes(),
-                    std::iter::empty()
-                )
-                .is_ok()
-            );
+            assert!(try_invoke(&format!(r#"{{"{field}":null}}"#)).is_ok());
         }
     }
 
@@ -352,7 +485,7 @@ mod tests {
         let plain = r#"{"type":"text","cache_control":{"type":"ephemeral"}}"#;
         let body = |block: &str| {
             format!(
-                r#"{{"cache_control":{{"type":"ephemeral"}},"messages":[{{"content":[{block},{{"type":"tool_result","content":[{block},{{"type":"document","source":{{"type":"content","content":[{block}]}}}}]}}]}}]}}"#
+                r#"{{"messages":[{{"content":[{block},{{"type":"tool_result","content":[{block},{{"type":"document","source":{{"type":"content","content":[{block}]}}}}]}}]}}]}}"#
             )
         };
         assert!(invoke(&body(marked), &[]).ends_with(&body(plain)[1..]));
@@ -369,7 +502,7 @@ mod tests {
             (r#"{"cache_control":"#, "}"),
             (r#"{"a":"#, "}"),
         ] {
-            for field in ["messages", "system", "tools", "unheard_of"] {
+            for field in ["messages", "system", "tools", "metadata"] {
                 let nested = format!(
                     r#""{field}":{}{{"scope":1}}{}}}"#,
                     open.repeat(DEPTH),
@@ -385,10 +518,7 @@ mod tests {
     fn what_is_no_object_is_an_error() {
         for body in ["", "[]", "{", "\u{0}"] {
             assert!(
-                matches!(
-                    invoke_body(body.as_bytes(), std::iter::empty()),
-                    Err(TranslateError::Malformed(_))
-                ),
+                matches!(try_invoke(body), Err(TranslateError::Malformed(_))),
                 "{body:?}"
             );
         }

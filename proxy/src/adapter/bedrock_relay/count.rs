@@ -9,7 +9,8 @@ use indexmap::IndexMap;
 use serde::{Deserialize, Serialize};
 use serde_json::value::{RawValue, to_raw_value};
 
-use crate::adapter::bedrock_invoke::request::invoke_body;
+use crate::adapter::bedrock::models::ModelTraits;
+use crate::adapter::bedrock_invoke::request::translate;
 
 /// `max_tokens` of a request that says nothing of thinking; counting generates none, but the model's body must have it.
 const MAX_TOKENS: u64 = 4_096;
@@ -48,15 +49,17 @@ struct Output {
     input_tokens: u64,
 }
 
-/// The body of a `CountTokens` call for a Messages `body` sent with these `anthropic-beta` values.
+/// The body of a `CountTokens` call for a Messages `body` sent with these `anthropic-beta` values, to the model of this id.
 ///
 /// # Errors
 /// The request cannot be expressed to Bedrock.
 pub fn count_body<'a>(
     body: &[u8],
     betas: impl Iterator<Item = &'a str>,
+    model_id: &str,
 ) -> Result<Bytes, NotCountable> {
-    let invoke = invoke_body(body, betas).map_err(NotCountable::new)?;
+    let model = ModelTraits::of(model_id);
+    let invoke = translate(body, betas, model).map_err(NotCountable::new)?;
     let counted = countable(&invoke).map_err(NotCountable::new)?;
     let input = Input {
         input: InvokeModel {
@@ -65,7 +68,9 @@ pub fn count_body<'a>(
             },
         },
     };
-    Ok(serde_json::to_vec(&input).map_err(NotCountable::new)?.into())
+    Ok(serde_json::to_vec(&input)
+        .map_err(NotCountable::new)?
+        .into())
 }
 
 /// What `CountTokens` answered; `None` if it is no count.
@@ -112,8 +117,10 @@ mod tests {
 
     use super::*;
 
+    const MODEL: &str = "anthropic.claude-opus-4-8";
+
     fn invoke_model(body: &Value, betas: &[&str]) -> Value {
-        let sent = count_body(body.to_string().as_bytes(), betas.iter().copied()).unwrap();
+        let sent = count_body(body.to_string().as_bytes(), betas.iter().copied(), MODEL).unwrap();
         let sent: Value = serde_json::from_slice(&sent).unwrap();
         let inner = sent["input"]["invokeModel"]["body"].as_str().unwrap();
         serde_json::from_slice(&STANDARD.decode(inner).unwrap()).unwrap()
@@ -134,10 +141,26 @@ mod tests {
     #[test]
     fn max_tokens_is_above_the_thinking_budget() {
         for (thinking, given, sent) in [
-            (json!({"type": "enabled", "budget_tokens": 10_000}), json!(null), 10_001),
-            (json!({"type": "enabled", "budget_tokens": 10_000}), json!(10_000), 10_001),
-            (json!({"type": "enabled", "budget_tokens": 1_024}), json!(null), MAX_TOKENS),
-            (json!({"type": "enabled", "budget_tokens": 1_024}), json!(2_000), 2_000),
+            (
+                json!({"type": "enabled", "budget_tokens": 10_000}),
+                json!(null),
+                10_001,
+            ),
+            (
+                json!({"type": "enabled", "budget_tokens": 10_000}),
+                json!(10_000),
+                10_001,
+            ),
+            (
+                json!({"type": "enabled", "budget_tokens": 1_024}),
+                json!(null),
+                MAX_TOKENS,
+            ),
+            (
+                json!({"type": "enabled", "budget_tokens": 1_024}),
+                json!(2_000),
+                2_000,
+            ),
             (json!({"type": "adaptive"}), json!(9), 9),
         ] {
             let body = json!({"messages": [], "thinking": thinking, "max_tokens": given});
@@ -150,16 +173,20 @@ mod tests {
         for tools in [json!([]), json!(null)] {
             let body = json!({"messages": [], "tools": tools, "tool_choice": {"type": "auto"}});
             let sent = invoke_model(&body, &[]);
-            assert!(sent.get("tools").is_none() && sent.get("tool_choice").is_none(), "{sent}");
+            assert!(
+                sent.get("tools").is_none() && sent.get("tool_choice").is_none(),
+                "{sent}"
+            );
         }
-        let body = json!({"messages": [], "tools": [{"name": "a"}], "tool_choice": {"type": "auto"}});
+        let body =
+            json!({"messages": [], "tools": [{"name": "a"}], "tool_choice": {"type": "auto"}});
         assert_eq!(invoke_model(&body, &[])["tools"], json!([{"name": "a"}]));
     }
 
     #[test]
     fn what_bedrock_cannot_be_told_is_not_counted() {
         let body = json!({"messages": [], "container": "c"});
-        assert!(count_body(body.to_string().as_bytes(), std::iter::empty()).is_err());
+        assert!(count_body(body.to_string().as_bytes(), std::iter::empty(), MODEL).is_err());
         assert_eq!(counted(br#"{"inputTokens":7,"x":1}"#), Some(7));
         assert_eq!(counted(br#"{"inputTokens":-7}"#), None);
     }

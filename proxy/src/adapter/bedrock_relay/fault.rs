@@ -8,7 +8,7 @@ use http::{HeaderMap, HeaderValue, StatusCode};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use crate::adapter::bedrock_invoke::errors::{names_an_account, to_anthropic};
+use crate::adapter::bedrock::{names_an_account, to_anthropic};
 use crate::stream::exception_frame;
 
 /// Exceptions of the Bedrock runtime by status.
@@ -103,8 +103,7 @@ pub(crate) fn shown_body(status: StatusCode, code: Option<&str>, given: Bytes) -
 /// The payload of an exception in a stream as the client may see it; `None` if that is as Bedrock gave it.
 pub(crate) fn shown_exception(code: &str, payload: &[u8]) -> Option<Bytes> {
     let status = StatusCode::INTERNAL_SERVER_ERROR;
-    let is_shown =
-        std::str::from_utf8(payload).is_ok_and(|text| may_be_shown(status, text));
+    let is_shown = std::str::from_utf8(payload).is_ok_and(|text| may_be_shown(status, text));
     (!is_shown).then(|| body(&generic(status, Some(code))))
 }
 
@@ -126,7 +125,10 @@ pub(crate) fn code_of(error_type: &str) -> &str {
 }
 
 /// The status and words that the Messages API has for an error of Bedrock's: what it is classed by.
-pub(crate) fn failure_of(status: StatusCode, code: Option<&str>) -> (StatusCode, Cow<'static, str>) {
+pub(crate) fn failure_of(
+    status: StatusCode,
+    code: Option<&str>,
+) -> (StatusCode, Cow<'static, str>) {
     let (status, error) = to_anthropic(status.as_u16(), code, None);
     (status, error.message)
 }

@@ -52,7 +52,9 @@ pub(super) fn sign_v4(
         SignableBody::Bytes(body),
     )
     .map_err(SignError::new)?;
-    let (instructions, _) = sign(signable, &params).map_err(SignError::new)?.into_parts();
+    let (instructions, _) = sign(signable, &params)
+        .map_err(SignError::new)?
+        .into_parts();
     instructions.apply_to_request_http1x(request);
     Ok(())
 }

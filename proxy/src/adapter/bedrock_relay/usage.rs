@@ -88,7 +88,7 @@ impl From<ConverseUsage> for UsageFold {
 }
 
 /// Reads a frame of a stream into `tap`.
-pub(crate) fn on_frame(tap: &mut UsageTap, operation: Operation, frame: &Frame<'_>) {
+pub fn on_frame(tap: &mut UsageTap, operation: Operation, frame: &Frame<'_>) {
     let kind = frame.header(":event-type").unwrap_or_default();
     match frame.header(":message-type") {
         Some("event") if operation.is_converse() => on_converse_event(tap, kind, frame.payload),
@@ -197,8 +197,9 @@ mod tests {
     use crate::stream::{FrameReader, exception_frame};
 
     fn event(kind: &'static str, payload: &str) -> Message {
-        let text =
-            |name: &'static str, value: &'static str| Header::new(name, HeaderValue::String(value.into()));
+        let text = |name: &'static str, value: &'static str| {
+            Header::new(name, HeaderValue::String(value.into()))
+        };
         Message::new(payload.as_bytes().to_vec())
             .add_header(text(":message-type", "event"))
             .add_header(text(":event-type", kind))
@@ -226,10 +227,16 @@ mod tests {
     #[test]
     fn anthropics_stream_is_metered_as_at_the_plan() {
         let frames = [
-            chunk(r#"{"type":"message_start","message":{"usage":{"input_tokens":9,"output_tokens":1}}}"#),
-            chunk(r#"{"type":"content_block_delta","index":0,"delta":{"type":"text_delta","text":"amazon-bedrock-invocationMetrics"}}"#),
+            chunk(
+                r#"{"type":"message_start","message":{"usage":{"input_tokens":9,"output_tokens":1}}}"#,
+            ),
+            chunk(
+                r#"{"type":"content_block_delta","index":0,"delta":{"type":"text_delta","text":"amazon-bedrock-invocationMetrics"}}"#,
+            ),
             chunk(r#"{"type":"message_delta","usage":{"output_tokens":40}}"#),
-            chunk(r#"{"type":"message_stop","amazon-bedrock-invocationMetrics":{"inputTokenCount":9,"outputTokenCount":41,"cacheReadInputTokenCount":3}}"#),
+            chunk(
+                r#"{"type":"message_stop","amazon-bedrock-invocationMetrics":{"inputTokenCount":9,"outputTokenCount":41,"cacheReadInputTokenCount":3}}"#,
+            ),
         ];
         let cut = read(Operation::InvokeStream, &frames[..2]);
         assert!(cut.has_content() && !cut.is_complete());
@@ -251,7 +258,9 @@ mod tests {
             Operation::InvokeStream,
             &[
                 chunk(r#"{"contentBlockDelta":{"delta":{"text":"abcd"}}}"#),
-                chunk(r#"{"metadata":{},"amazon-bedrock-invocationMetrics":{"inputTokenCount":7,"outputTokenCount":5}}"#),
+                chunk(
+                    r#"{"metadata":{},"amazon-bedrock-invocationMetrics":{"inputTokenCount":7,"outputTokenCount":5}}"#,
+                ),
             ],
         );
         assert!(tap.is_complete());
@@ -277,7 +286,11 @@ mod tests {
         assert_eq!((cut.tokens(400).0.output, cut.is_complete()), (2, false));
         let tap = read(
             Operation::ConverseStream,
-            &[delta, event("messageStop", "{}"), event("metadata", metadata)],
+            &[
+                delta,
+                event("messageStop", "{}"),
+                event("metadata", metadata),
+            ],
         );
         assert!(tap.is_complete());
         assert_eq!(tap.tokens(0), (expected, false));

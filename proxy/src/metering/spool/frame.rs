@@ -122,9 +122,15 @@ mod tests {
         let mut bytes = frame(Kind::Open, 1, b"one");
         bytes.extend(frame(Kind::Close, 1, b""));
         let (first, length) = decode(&bytes).unwrap().unwrap();
-        assert_eq!((first.kind, first.number, first.payload), (Kind::Open, 1, &b"one"[..]));
+        assert_eq!(
+            (first.kind, first.number, first.payload),
+            (Kind::Open, 1, &b"one"[..])
+        );
         let (second, rest) = decode(&bytes[length..]).unwrap().unwrap();
-        assert_eq!((second.kind, second.number, second.payload), (Kind::Close, 1, &b""[..]));
+        assert_eq!(
+            (second.kind, second.number, second.payload),
+            (Kind::Close, 1, &b""[..])
+        );
         assert_eq!(decode(&bytes[length + rest..]), Ok(None));
     }
 

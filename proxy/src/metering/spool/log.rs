@@ -146,8 +146,12 @@ pub(super) fn segments(dir: &Path) -> io::Result<Vec<SegmentId>> {
     let mut segments = Vec::new();
     for entry in fs::read_dir(dir)? {
         let path = entry?.path();
-        if path.extension().is_some_and(|extension| extension == EXTENSION)
-            && let Some(number) = path.file_stem().and_then(|stem| stem.to_str()?.parse().ok())
+        if path
+            .extension()
+            .is_some_and(|extension| extension == EXTENSION)
+            && let Some(number) = path
+                .file_stem()
+                .and_then(|stem| stem.to_str()?.parse().ok())
         {
             segments.push(number);
         }

@@ -66,11 +66,16 @@ pub(super) fn recover(dir: &Path) -> io::Result<Recovered> {
         .into_iter()
         .map(|(number, (segment, json))| (segment, Stored { number, json }))
         .collect();
-    recovered.interrupted.sort_by_key(|(_, stored)| stored.number);
+    recovered
+        .interrupted
+        .sort_by_key(|(_, stored)| stored.number);
     recovered.segments = finals
         .into_iter()
         .map(|(segment, closed)| {
-            let interrupted = recovered.interrupted.iter().filter(|(of, _)| *of == segment);
+            let interrupted = recovered
+                .interrupted
+                .iter()
+                .filter(|(of, _)| *of == segment);
             (segment, closed + interrupted.count() as u64)
         })
         .collect();

@@ -29,7 +29,10 @@ fn files(dir: &Path) -> Vec<PathBuf> {
     let mut files: Vec<PathBuf> = fs::read_dir(dir)
         .unwrap()
         .map(|entry| entry.unwrap().path())
-        .filter(|path| path.extension().is_some_and(|extension| extension == "usage"))
+        .filter(|path| {
+            path.extension()
+                .is_some_and(|extension| extension == "usage")
+        })
         .collect();
     files.sort();
     files
@@ -79,7 +82,11 @@ async fn what_was_open_when_the_process_ended_comes_back_closed() {
     spool.remove(numbers(&spool).await).await;
     assert_eq!((spool.records(), files(dir.path()).len()), (0, 1));
     drop(spool);
-    assert!(stored(&Spool::open(dir.path(), 10).unwrap()).await.is_empty());
+    assert!(
+        stored(&Spool::open(dir.path(), 10).unwrap())
+            .await
+            .is_empty()
+    );
 }
 
 #[tokio::test]
@@ -87,7 +94,10 @@ async fn a_full_spool_refuses_and_takes_again_when_there_is_room() {
     let dir = tempfile::tempdir().unwrap();
     let spool = Spool::open(dir.path(), 1).unwrap();
     let slot = spool.begin(&record()).await.unwrap();
-    assert!(matches!(spool.begin(&record()).await, Err(SpoolError::Full)));
+    assert!(matches!(
+        spool.begin(&record()).await,
+        Err(SpoolError::Full)
+    ));
     assert!(spool.is_blocked());
     spool.close(&slot, &record()).unwrap().await;
     spool.remove(numbers(&spool).await).await;
@@ -127,7 +137,10 @@ async fn while_the_disk_stalls_nobody_is_held_up_and_nothing_is_lost() {
     drop(stalled);
     closing.await;
     assert_eq!(stored(&spool).await.len(), 1);
-    assert!(!spool.shared.stalled.load(Ordering::Relaxed), "an append was fast again");
+    assert!(
+        !spool.shared.stalled.load(Ordering::Relaxed),
+        "an append was fast again"
+    );
 }
 
 #[tokio::test]
@@ -136,7 +149,10 @@ async fn one_folder_serves_one_process() {
     let spool = Spool::open(dir.path(), 1).unwrap();
     let refused = Spool::open(dir.path(), 1).unwrap_err();
     assert!(matches!(refused, SpoolError::Locked { .. }), "{refused}");
-    assert!(refused.to_string().starts_with("PROXY_SPOOL_DIR"), "{refused}");
+    assert!(
+        refused.to_string().starts_with("PROXY_SPOOL_DIR"),
+        "{refused}"
+    );
     drop(spool);
     Spool::open(dir.path(), 1).unwrap();
 }
@@ -153,7 +169,12 @@ async fn a_damaged_file_gives_what_is_before_the_damage_and_is_kept() {
     }
     let file = files(dir.path()).remove(0);
     let length = fs::metadata(&file).unwrap().len();
-    File::options().write(true).open(&file).unwrap().write_all_at(b"?", length - 5).unwrap();
+    File::options()
+        .write(true)
+        .open(&file)
+        .unwrap()
+        .write_all_at(b"?", length - 5)
+        .unwrap();
     let spool = Spool::open(dir.path(), 10).unwrap();
     assert_eq!(stored(&spool).await.len(), 2, "the second as it was opened");
     assert!(file.with_extension("damaged").exists());
@@ -171,7 +192,12 @@ async fn a_record_that_was_not_written_to_its_end_counts_as_not_written() {
     }
     let file = files(dir.path()).remove(0);
     let length = fs::metadata(&file).unwrap().len();
-    File::options().write(true).open(&file).unwrap().set_len(length - 3).unwrap();
+    File::options()
+        .write(true)
+        .open(&file)
+        .unwrap()
+        .set_len(length - 3)
+        .unwrap();
     let spool = Spool::open(dir.path(), 10).unwrap();
     assert_eq!((stored(&spool).await.len(), spool.records()), (1, 1));
     assert!(!file.with_extension("damaged").exists());
@@ -204,7 +230,10 @@ async fn what_ended_while_nothing_could_be_written_is_written_later() {
     let log = break_disk(&spool);
     spool.close(&slot, &record()).unwrap().await;
     assert!(spool.is_blocked());
-    assert!(matches!(spool.begin(&record()).await, Err(SpoolError::Unwritable)));
+    assert!(matches!(
+        spool.begin(&record()).await,
+        Err(SpoolError::Unwritable)
+    ));
     spool.heal().await;
     assert!(spool.is_blocked(), "the disk still fails");
     assert_eq!(spool.records(), 1);
@@ -227,7 +256,11 @@ async fn files_go_when_nothing_in_them_is_needed() {
     let before = files(dir.path()).len();
     assert!(before > 3, "{before}");
     spool.remove(numbers(&spool).await).await;
-    assert_eq!(files(dir.path()).len(), 2, "the one with the open record, and the one in use");
+    assert_eq!(
+        files(dir.path()).len(),
+        2,
+        "the one with the open record, and the one in use"
+    );
     spool.close(&first, &record()).unwrap().await;
     spool.remove(numbers(&spool).await).await;
     assert_eq!((files(dir.path()).len(), spool.records()), (1, 0));
@@ -249,7 +282,11 @@ async fn a_backlog_is_given_in_parts_of_any_size() {
         }
         assert!(part.len() <= 7);
         // One of them is refused and comes again.
-        let removed: Vec<u64> = part.iter().map(|row| row.number).skip(usize::from(part.len() > 1)).collect();
+        let removed: Vec<u64> = part
+            .iter()
+            .map(|row| row.number)
+            .skip(usize::from(part.len() > 1))
+            .collect();
         given.extend(removed.clone());
         spool.remove(removed).await;
     }

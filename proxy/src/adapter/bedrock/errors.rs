@@ -130,7 +130,7 @@ const FIELDS: &[&str] = &[
 ];
 
 /// What the client is told of an error that Bedrock gave with this status, code and message.
-pub(in crate::adapter) fn to_anthropic(
+pub(crate) fn to_anthropic(
     status: u16,
     code: Option<&str>,
     message: Option<&str>,

@@ -23,7 +23,7 @@ use crate::call::BedrockCredential;
 const CREDENTIALS_SOURCE: &str = "spillway";
 
 /// Makes and keeps clients. One lives as long as the `Arc` of its credential does; all share their connections.
-pub(super) struct BedrockClients {
+pub(crate) struct BedrockClients {
     http: SharedHttpClient,
     endpoint: Option<Url>,
     clients: Mutex<HashMap<Uuid, (Weak<BedrockCredential>, Client)>>,
@@ -42,7 +42,7 @@ impl BedrockClients {
     }
 
     /// The client of a credential.
-    pub(super) async fn get(&self, credential: &Arc<BedrockCredential>) -> Client {
+    pub(crate) async fn get(&self, credential: &Arc<BedrockCredential>) -> Client {
         if let Some((made_for, client)) = self.clients.lock().get(&credential.id)
             && std::ptr::eq(made_for.as_ptr(), Arc::as_ptr(credential))
         {

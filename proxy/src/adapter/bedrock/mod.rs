@@ -1,0 +1,107 @@
+//! What the adapters of Bedrock's two APIs share.
+
+pub(crate) mod betas;
+mod clients;
+mod errors;
+pub(crate) mod models;
+mod raw;
+mod reply;
+mod translate;
+
+use std::sync::Arc;
+
+use spillway_core::domain::models::BedrockApi;
+use url::Url;
+
+use self::clients::BedrockClients;
+pub use self::errors::is_in_anthropics_words;
+pub(in crate::adapter) use self::errors::names_an_account;
+pub(crate) use self::errors::to_anthropic;
+use self::models::ModelTraits;
+pub(crate) use self::raw::RawExchange;
+pub(crate) use self::reply::{EVENT_STREAM, JSON, failure, success, text_of, whole};
+pub use self::translate::TranslateError;
+use super::HttpClients;
+use super::bedrock_converse::BedrockConverseAdapter;
+use super::bedrock_invoke::BedrockInvokeAdapter;
+use crate::call::BedrockCredential;
+
+/// The largest body that Bedrock takes, in bytes.
+/// Source: <https://docs.aws.amazon.com/bedrock/latest/userguide/model-parameters-anthropic-claude-messages-request-response.html>.
+pub const MAX_BODY: usize = 20_000_000;
+
+/// Whom and what to ask on Bedrock, and through which of its APIs.
+#[derive(Debug, Clone)]
+pub struct BedrockTarget {
+    /// The credential.
+    pub credential: Arc<BedrockCredential>,
+    /// Model id, inference profile id or ARN.
+    pub model_id: String,
+    /// The API.
+    pub api: Api,
+}
+
+/// An API of Bedrock.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Api {
+    /// The Messages API's own body.
+    InvokeModel,
+    /// One form for all models.
+    Converse,
+}
+
+impl Api {
+    /// The API for a model that a pool maps to so: its native one for Claude, unless the pool says otherwise.
+    pub fn of(model_id: &str, configured: BedrockApi) -> Self {
+        match configured {
+            BedrockApi::InvokeModel => Self::InvokeModel,
+            BedrockApi::Converse => Self::Converse,
+            BedrockApi::Auto if ModelTraits::of(model_id).is_anthropic() => Self::InvokeModel,
+            BedrockApi::Auto => Self::Converse,
+        }
+    }
+}
+
+/// The adapters, which share their clients.
+pub struct Bedrock {
+    /// For [`Api::InvokeModel`].
+    pub invoke: BedrockInvokeAdapter,
+    /// For [`Api::Converse`].
+    pub converse: BedrockConverseAdapter,
+}
+
+impl Bedrock {
+    /// Adapters over the shared connections. `endpoint` is the environment's (`AWS_ENDPOINT_URL_BEDROCK_RUNTIME`), for credentials
+    /// that name none of their own.
+    pub fn new(clients: &HttpClients, endpoint: Option<Url>) -> Self {
+        let clients = Arc::new(BedrockClients::new(clients.aws.clone(), endpoint));
+        Self {
+            invoke: BedrockInvokeAdapter::new(Arc::clone(&clients)),
+            converse: BedrockConverseAdapter::new(clients),
+        }
+    }
+}
+
+/// The AWS clients, for the adapters.
+pub(crate) use self::clients::BedrockClients as Clients;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn claude_speaks_its_own_api_unless_told_and_others_converse() {
+        const CLAUDE: &str = "eu.anthropic.claude-opus-4-8";
+        const NOVA: &str = "amazon.nova-lite-v1:0";
+        for (id, configured, api) in [
+            (CLAUDE, BedrockApi::Auto, Api::InvokeModel),
+            (CLAUDE, BedrockApi::Converse, Api::Converse),
+            (CLAUDE, BedrockApi::InvokeModel, Api::InvokeModel),
+            (NOVA, BedrockApi::Auto, Api::Converse),
+            (NOVA, BedrockApi::Converse, Api::Converse),
+            (NOVA, BedrockApi::InvokeModel, Api::InvokeModel),
+        ] {
+            assert_eq!(Api::of(id, configured), api, "{id} {configured:?}");
+        }
+    }
+}

@@ -1,0 +1,96 @@
+//! Answers of Bedrock as replies.
+
+use aws_sdk_bedrockruntime::error::{ProvideErrorMetadata, SdkError};
+use aws_sdk_bedrockruntime::operation::RequestId as _;
+use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
+use bytes::Bytes;
+use http::header::{CACHE_CONTROL, RETRY_AFTER};
+use http::{HeaderValue, StatusCode};
+use uuid::Uuid;
+
+use super::errors::to_anthropic;
+use crate::adapter::{AdapterError, Chunk, ChunkStream, Reply, answer_headers, chain};
+
+/// The content type of an answer that is whole.
+pub(crate) const JSON: HeaderValue = HeaderValue::from_static("application/json");
+/// The content type of one that streams.
+pub(crate) const EVENT_STREAM: HeaderValue =
+    HeaderValue::from_static("text/event-stream; charset=utf-8");
+
+/// A 200 to the call of this id; `request_id` is Bedrock's.
+pub(crate) fn success(
+    call: Uuid,
+    request_id: Option<String>,
+    content_type: HeaderValue,
+    body: ChunkStream,
+) -> Reply {
+    let mut headers = answer_headers(call, content_type);
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-cache"));
+    Reply {
+        status: StatusCode::OK,
+        headers,
+        request_id,
+        body,
+    }
+}
+
+/// A body that is already there.
+pub(crate) fn whole(body: Bytes) -> ChunkStream {
+    Box::pin(futures::stream::once(std::future::ready(Ok(Chunk::from(
+        body,
+    )))))
+}
+
+/// An error that Bedrock gave is a reply in Anthropic's shape; any other is none.
+pub(crate) fn failure<E>(
+    error: SdkError<E, HttpResponse>,
+    request_id: Uuid,
+) -> Result<Reply, AdapterError>
+where
+    E: ProvideErrorMetadata + std::error::Error + Send + Sync + 'static,
+{
+    match error {
+        SdkError::ServiceError(refused) => {
+            let status = refused.raw().status().as_u16();
+            let retry_after = refused
+                .raw()
+                .headers()
+                .get("retry-after")
+                .and_then(|value| HeaderValue::from_str(value).ok());
+            let meta = refused.err().meta();
+            tracing::warn!(
+                %request_id,
+                status,
+                code = meta.code(),
+                message = meta.message(),
+                "bedrock refused a call"
+            );
+            let (status, body) = to_anthropic(status, meta.code(), meta.message());
+            let mut headers = answer_headers(request_id, JSON);
+            if let Some(value) = retry_after {
+                headers.insert(RETRY_AFTER, value);
+            }
+            Ok(Reply {
+                status,
+                headers,
+                request_id: meta.request_id().map(str::to_owned),
+                body: whole(body.to_answer(request_id)),
+            })
+        }
+        SdkError::DispatchFailure(ref failed) if failed.is_io() => {
+            Err(AdapterError::Connect(text_of(error)))
+        }
+        SdkError::ConstructionFailure(_) | SdkError::DispatchFailure(_) => {
+            Err(AdapterError::Build(text_of(error)))
+        }
+        _ => Err(AdapterError::NoAnswer(text_of(error))),
+    }
+}
+
+/// An SDK error's chain as text: the error itself holds a response that cannot be shared between threads. Its `Debug` form
+/// holds raw frames, which are what the model said.
+pub(crate) fn text_of(
+    error: impl std::error::Error + 'static,
+) -> Box<dyn std::error::Error + Send + Sync> {
+    chain(&error).into()
+}

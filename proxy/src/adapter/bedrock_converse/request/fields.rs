@@ -1,0 +1,206 @@
+//! The other fields: how to sample, and what Converse passes on to the model as it is.
+
+use serde_json::value::RawValue;
+
+use super::Writer;
+use super::tools::Choice;
+use crate::adapter::bedrock::TranslateError;
+use crate::adapter::bedrock::betas::{
+    self, CONTEXT_MANAGEMENT, EFFORT, TOOL_EXAMPLES, TOOL_SEARCH,
+};
+use crate::adapter::bedrock::models::Vendor;
+use crate::adapter::json::{self, Kind};
+
+/// `inferenceConfig`'s name for a field.
+const SAMPLING: [(&str, &str); 2] = [("temperature", "temperature"), ("top_p", "topP")];
+
+impl<'a> Writer<'a> {
+    /// Appends them. Gives the stop sequence if there is but one.
+    pub(super) fn fields<'b>(
+        &mut self,
+        body: &'a str,
+        betas: impl Iterator<Item = &'b str>,
+        choice: Choice,
+    ) -> Result<Option<String>, TranslateError> {
+        let [max_tokens, stop_sequences, output_config, output_format] = json::pick(
+            body,
+            [
+                "max_tokens",
+                "stop_sequences",
+                "output_config",
+                "output_format",
+            ],
+        )?;
+        let only = self.inference_config(body, max_tokens, stop_sequences)?;
+        let [effort, format] = match output_config {
+            Some(config) => json::pick(config.get(), ["effort", "format"]).map_err(|_| {
+                TranslateError::invalid("output_config", "Input should be a valid dictionary")
+            })?,
+            None => [None; 2],
+        };
+        // The second name is that of the field's beta.
+        self.output_config(format.or(output_format))?;
+        if self.model.is_anthropic() {
+            self.for_claude(body, betas, choice, effort)?;
+            if stop_sequences.is_some() {
+                self.put(",\"additionalModelResponseFieldPaths\":[\"/stop_sequence\"]");
+            }
+        } else if self.model.vendor == Vendor::Nova {
+            self.for_nova(body)?;
+        }
+        Ok(only)
+    }
+
+    fn inference_config(
+        &mut self,
+        body: &'a str,
+        max_tokens: Option<&'a RawValue>,
+        stop_sequences: Option<&'a RawValue>,
+    ) -> Result<Option<String>, TranslateError> {
+        self.put(",\"inferenceConfig\":{");
+        let start = self.out.len();
+        if let Some(asked) = max_tokens {
+            let asked = json::count(Some(asked)).ok_or_else(|| {
+                TranslateError::invalid("max_tokens", "Input should be a valid integer")
+            })?;
+            let most = self.model.max_output.unwrap_or(u64::MAX);
+            self.put(&format!("\"maxTokens\":{}", asked.min(most)));
+        }
+        let values = json::pick(body, SAMPLING.map(|(name, _)| name))?;
+        for ((name, wire), value) in SAMPLING.into_iter().zip(values) {
+            let Some(value) = value else { continue };
+            if json::kind_of(value) != Kind::Number {
+                return Err(TranslateError::invalid(
+                    name,
+                    "Input should be a valid number",
+                ));
+            }
+            self.next_field(start, wire);
+            self.put(value.get());
+        }
+        let mut only = None;
+        if let Some(sequences) = stop_sequences {
+            let list: Vec<String> = serde_json::from_str(sequences.get()).map_err(|_| {
+                TranslateError::invalid("stop_sequences", "Input should be a valid list of strings")
+            })?;
+            if !list.is_empty() {
+                self.next_field(start, "stopSequences");
+                self.put(sequences.get());
+            }
+            only = (list.len() == 1).then(|| list.into_iter().next()).flatten();
+        }
+        self.put("}");
+        Ok(only)
+    }
+
+    /// Begins a member of the object whose inside began at `start`.
+    fn next_field(&mut self, start: usize, name: &str) {
+        if self.out.len() > start {
+            self.out.push(b',');
+        }
+        self.put("\"");
+        self.put(name);
+        self.put("\":");
+    }
+
+    /// A JSON schema that the answer is to follow.
+    fn output_config(&mut self, format: Option<&RawValue>) -> Result<(), TranslateError> {
+        let Some(format) = format else { return Ok(()) };
+        let [kind, schema] = json::pick(format.get(), ["type", "schema"]).map_err(|_| {
+            TranslateError::invalid("output_config.format", "Input should be a valid dictionary")
+        })?;
+        let (Some(r#""json_schema""#), Some(schema)) = (kind.map(RawValue::get), schema) else {
+            return Err(TranslateError::invalid(
+                "output_config.format",
+                "Input should be a 'json_schema' with a schema",
+            ));
+        };
+        self.put(
+            ",\"outputConfig\":{\"textFormat\":{\"type\":\"json_schema\",\"structure\":{\"jsonSchema\":{\"name\":\"output\",\"schema\":",
+        );
+        self.put_text(schema.get());
+        self.put("}}}}");
+        Ok(())
+    }
+
+    /// What Converse passes on to Claude. A field travels with its beta, or not at all.
+    fn for_claude<'b>(
+        &mut self,
+        body: &'a str,
+        betas: impl Iterator<Item = &'b str>,
+        choice: Choice,
+        effort: Option<&RawValue>,
+    ) -> Result<(), TranslateError> {
+        let [in_body, thinking, top_k, context_management] = json::pick(
+            body,
+            ["anthropic_beta", "thinking", "top_k", "context_management"],
+        )?;
+        let effort = effort.filter(|_| self.model.effort);
+        let mut betas =
+            betas::for_bedrock(betas, in_body, |beta| beta == EFFORT && effort.is_some());
+        // What they are for, Converse has no form for.
+        betas.retain(|beta| ![TOOL_EXAMPLES, TOOL_SEARCH].contains(beta));
+        self.put(",\"additionalModelRequestFields\":{");
+        let start = self.out.len();
+        if !betas.is_empty() {
+            self.next_field(start, "anthropic_beta");
+            betas::write(&mut self.out, &betas);
+        }
+        let context_management = context_management.filter(|_| betas.contains(&CONTEXT_MANAGEMENT));
+        for (name, value) in [
+            ("thinking", thinking),
+            ("top_k", top_k),
+            ("context_management", context_management),
+        ] {
+            if let Some(value) = value {
+                self.next_field(start, name);
+                self.put(value.get());
+            }
+        }
+        if let Some(effort) = effort {
+            self.next_field(start, "output_config");
+            self.put("{\"effort\":");
+            self.put(effort.get());
+            self.put("}");
+        }
+        let choice = match choice {
+            Choice::Plain => None,
+            Choice::Forbidden => Some(r#"{"type":"none"}"#),
+            Choice::OneAtATime => Some(r#"{"type":"auto","disable_parallel_tool_use":true}"#),
+        };
+        if let Some(choice) = choice {
+            self.next_field(start, "tool_choice");
+            self.put(choice);
+        }
+        if !self.native_tools.is_empty() {
+            self.next_field(start, "tools");
+            let tools: Vec<&str> = self.native_tools.iter().map(|tool| tool.get()).collect();
+            let tools = tools.join(",");
+            self.put("[");
+            self.put(&tools);
+            self.put("]");
+        }
+        self.close_optional(start, ",\"additionalModelRequestFields\":{");
+        Ok(())
+    }
+
+    /// Source: <https://docs.aws.amazon.com/nova/latest/userguide/complete-request-schema.html>.
+    fn for_nova(&mut self, body: &'a str) -> Result<(), TranslateError> {
+        let [top_k] = json::pick(body, ["top_k"])?;
+        if let Some(top_k) = top_k.filter(|top_k| json::kind_of(top_k) == Kind::Number) {
+            self.put(",\"additionalModelRequestFields\":{\"inferenceConfig\":{\"topK\":");
+            self.put(top_k.get());
+            self.put("}}");
+        }
+        Ok(())
+    }
+
+    /// Closes an object, or takes it back if nothing is in it.
+    fn close_optional(&mut self, start: usize, opening: &str) {
+        if self.out.len() == start {
+            self.out.truncate(start - opening.len());
+        } else {
+            self.put("}");
+        }
+    }
+}

@@ -1,0 +1,121 @@
+//! A body of the Messages API as one of Converse.
+
+mod blocks;
+mod cache;
+mod documents;
+mod fields;
+mod system;
+mod tools;
+mod turns;
+
+use serde_json::value::RawValue;
+
+use self::cache::{CachePoints, Ttl};
+use self::documents::DocumentNames;
+use super::names::{Changed, Names};
+use crate::adapter::bedrock::TranslateError;
+use crate::adapter::bedrock::models::ModelTraits;
+use crate::adapter::json;
+
+/// A request for Converse, and what is needed to read its answer.
+#[derive(Debug)]
+pub(super) struct Translated {
+    /// The body.
+    pub(super) body: Vec<u8>,
+    /// Names of tools that Converse knows by others.
+    pub(super) tools: Changed,
+    /// The one sequence that can have stopped the answer, where a model does not tell which.
+    pub(super) only_stop_sequence: Option<String>,
+}
+
+/// Fields whose use makes the call mean something that Bedrock has no words for.
+/// Sources: Anthropic's feature overview, "Amazon Bedrock" column
+/// (<https://docs.anthropic.com/en/docs/build-with-claude/overview>); Claude Code's gateway guide for `safeguards`.
+const UNSUPPORTED: [&str; 3] = ["container", "mcp_servers", "safeguards"];
+
+/// The Converse body for a Messages `body` sent with these `anthropic-beta` values.
+pub(super) fn translate<'a>(
+    body: &[u8],
+    betas: impl Iterator<Item = &'a str>,
+    model: ModelTraits,
+) -> Result<Translated, TranslateError> {
+    let body = std::str::from_utf8(body)
+        .map_err(|error| <serde_json::Error as serde::de::Error>::custom(error))?;
+    let refused = json::pick(body, UNSUPPORTED)?;
+    if let Some(at) = refused.iter().position(Option::is_some) {
+        return Err(TranslateError::Unsupported(UNSUPPORTED[at]));
+    }
+    let [system, messages, tools, tool_choice, cache_control] = json::pick(
+        body,
+        [
+            "system",
+            "messages",
+            "tools",
+            "tool_choice",
+            "cache_control",
+        ],
+    )?;
+    let mut writer = Writer::new(body.len(), model);
+    writer.register_tools(tools)?;
+    writer.out.extend_from_slice(b"{\"messages\":[");
+    writer.messages(messages, Ttl::of(cache_control))?;
+    writer.out.push(b']');
+    writer.system(system)?;
+    let choice = writer.tool_config(tools, tool_choice)?;
+    let only_stop_sequence = writer.fields(body, betas, choice)?;
+    writer.out.push(b'}');
+    Ok(writer.finish(only_stop_sequence))
+}
+
+/// Writes the body, field by field.
+struct Writer<'a> {
+    out: Vec<u8>,
+    model: ModelTraits,
+    points: CachePoints,
+    /// Names of tools.
+    tools: Names<'a>,
+    /// Ids of tool calls.
+    calls: Names<'a>,
+    documents: DocumentNames,
+    /// Whether the conversation has tool calls or results.
+    uses_tools: bool,
+    /// Tools of Anthropic's own making that the client runs: Converse has no form for them.
+    native_tools: Vec<&'a RawValue>,
+}
+
+impl Writer<'_> {
+    fn new(length: usize, model: ModelTraits) -> Self {
+        Self {
+            out: Vec::with_capacity(length + length / 16 + 512),
+            model,
+            points: CachePoints::new(model.caching),
+            tools: Names::of_tools(),
+            calls: Names::of_calls(),
+            documents: DocumentNames::default(),
+            uses_tools: false,
+            native_tools: Vec::new(),
+        }
+    }
+
+    /// Appends what needs no escaping.
+    fn put(&mut self, json: &str) {
+        self.out.extend_from_slice(json.as_bytes());
+    }
+
+    /// Appends text as a JSON string.
+    fn put_text(&mut self, text: &str) {
+        json::write_text(&mut self.out, text);
+    }
+
+    fn finish(mut self, only_stop_sequence: Option<String>) -> Translated {
+        self.points.settle(&mut self.out);
+        Translated {
+            body: self.out,
+            tools: self.tools.into_changed(),
+            only_stop_sequence,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;
