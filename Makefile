@@ -18,7 +18,7 @@ demo-down: ## Remove everything that the demo made
 	@hack/demo-down.sh
 
 ##@ Test
-.PHONY: test test-unit test-controllers test-chart test-cluster lint fmt
+.PHONY: test test-unit test-controllers test-chart test-cluster fuzz lint fmt
 test: ## Run everything that must pass; ends with the count
 	@hack/test.sh
 test-unit: ## Run unit and repository tests, on a throwaway PostgreSQL
@@ -29,6 +29,8 @@ test-chart: ## Run the chart's tests against a real API server
 	@hack/test.sh chart
 test-cluster: ## Run the tests on a whole cluster
 	@hack/test.sh cluster
+fuzz: ## Fuzz every parser of outside input for a minute each: [SECONDS=…] [TARGETS="…"]
+	@hack/fuzz.sh $(or $(SECONDS),60) $(TARGETS)
 lint: ## Check formatting, lints, shell scripts, licences and generated files
 	@hack/test.sh format shell licences advisories drift sqlx clippy
 fmt: ## Format the code

@@ -48,18 +48,6 @@ run() {
   fi
 }
 
-# A tool that PyPI ships as a program: python_tool PACKAGE==VERSION PROGRAM.
-python_tool() {
-  local venv=$CACHE/tools/${1/==/-}
-  if [[ ! -x $venv/bin/$2 ]]; then
-    install_packages python3=python3 /usr/share/doc/python3-venv=python3-venv
-    rm -rf "$venv"
-    python3 -m venv "$venv"
-    "$venv/bin/pip" install --quiet "$1"
-  fi
-  export PATH=$venv/bin:$PATH
-}
-
 # --test arguments for the test programs in these folders: NAME.rs or NAME/main.rs. Cargo is always given the whole
 # workspace: a part of it would be compiled with other features, and compiled again.
 tests_in() {

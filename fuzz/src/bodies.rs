@@ -15,7 +15,7 @@ use spillway_proxy::http::body::{self, ByteBudget, MAX_BODY_BYTES};
 use spillway_proxy::http::head;
 use spillway_proxy::routing::estimate_input_tokens;
 
-use crate::input::{in_pieces, pieces};
+use super::input::{in_pieces, pieces};
 
 /// Models that differ in what they take.
 const MODELS: &[&str] = &[

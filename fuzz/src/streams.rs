@@ -8,7 +8,7 @@ use spillway_proxy::adapter::bedrock_invoke;
 use spillway_proxy::adapter::bedrock_relay::{Operation, on_frame};
 use spillway_proxy::stream::{FrameError, FrameReader, SseReader, UsageTap};
 
-use crate::input::{framed, in_pieces, pieces};
+use super::input::{framed, in_pieces, pieces};
 
 /// Far below what a fuzzer may send, so that it is reached.
 const LIMIT: usize = 512;
