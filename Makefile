@@ -36,6 +36,13 @@ lint: ## Check formatting, lints, shell scripts, licences and generated files
 fmt: ## Format the code
 	@$(LIB); cd "$$ROOT"; cargo fmt --all; gofmt -w e2e/cluster
 
+##@ Measure
+.PHONY: bench soak
+bench: ## Measure the proxy beside nginx on one core; prints a table, writes bench.json
+	@hack/bench.sh
+soak: ## Load the proxy for MINUTES=30 while everything fails in turn; fails when memory grows or usage is lost
+	@hack/soak.sh
+
 ##@ Build
 .PHONY: build crds publish images cluster-up cluster-down
 build: ## Compile all programs

@@ -34,8 +34,8 @@ pub use common::{LocalRef, SecretKeyRef, UsageStatus, UsageWindow};
 pub use definitions::{Definition, definitions};
 pub use duration::{DurationString, InvalidDuration};
 pub use pool::{
-    AllowedNamespaces, Bedrock, BedrockApi, CircuitBreaker, Fallback, From, Model, ModelPrice,
-    Plan, ProxyPool, ProxyPoolSpec, ProxyPoolStatus, Service, ServiceType,
+    AllowedNamespaces, Bedrock, BedrockApi, CircuitBreaker, CircuitState, CircuitStatus, Fallback,
+    From, Model, ModelPrice, Plan, ProxyPool, ProxyPoolSpec, ProxyPoolStatus, Service, ServiceType,
 };
 pub use user::{PoolRef, ProxyUser, ProxyUserSpec, ProxyUserStatus, UserPlan};
 
@@ -47,5 +47,9 @@ pub const VERSION: &str = "v1alpha1";
 pub const ACCESS_KEY_ANNOTATION: &str = "spillway.dev/access-key";
 /// Annotation that stops the operator from acting on a resource while it says `true`.
 pub const PAUSED_ANNOTATION: &str = "spillway.dev/paused";
+/// Annotation on a `ProxyPool` that closes all its circuits, once for each new value.
+pub const RESET_CIRCUIT_ANNOTATION: &str = "spillway.dev/reset-circuit";
+/// The most circuits that a pool's status shows.
+pub const MAX_CIRCUITS: usize = 64;
 /// Finalizer with which the operator soft-deletes the rows of a resource before it goes.
 pub const FINALIZER: &str = "spillway.dev/rows";

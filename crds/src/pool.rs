@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use k8s_openapi::api::core::v1::ResourceRequirements;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, LabelSelector};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, LabelSelector, Time};
 use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -35,6 +35,7 @@ use crate::schema;
     printcolumn(name = "Reason", type_ = "string", json_path = r#".status.conditions[?(@.type=="Ready")].reason"#, description = "Why it is ready or not"),
     printcolumn(name = "Replicas", type_ = "integer", json_path = ".status.replicas", description = "Proxies that run"),
     printcolumn(name = "Available", type_ = "integer", json_path = ".status.readyReplicas", description = "Proxies that take requests"),
+    printcolumn(name = "Circuit", type_ = "string", json_path = ".status.circuits[0].state", description = "Open while requests leave a failing Plan alone, HalfOpen when one may try it again, empty when all is well"),
     printcolumn(name = "URL", type_ = "string", json_path = ".status.url", description = "Where clients in the cluster reach it"),
     printcolumn(name = "Message", type_ = "string", priority = 1, json_path = r#".status.conditions[?(@.type=="Ready")].message"#, description = "What to do, if it is not ready"),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
@@ -326,8 +327,45 @@ pub struct ProxyPoolStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 2048))]
     pub url: Option<String>,
+    /// Where the Plan fails and is left alone for a while; empty when all is well. Set the annotation spillway.dev/reset-circuit to a new value to try it at once.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 64))]
+    pub circuits: Vec<CircuitStatus>,
     /// Ready and what it is made of.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(schema_with = "schema::conditions")]
     pub conditions: Vec<Condition>,
+}
+
+/// A circuit that is not closed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+#[schemars(inline)]
+pub struct CircuitStatus {
+    /// The Secret entry with the Plan key, as namespace/name/key, or `environment` for PROXY_PLAN_API_KEY.
+    #[schemars(length(max = 640))]
+    pub credential: String,
+    /// The model that fails. Left out: the key is refused as such, for every model.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 256))]
+    pub model: Option<String>,
+    /// Open: requests go to Bedrock. HalfOpen: the next one tries the Plan.
+    pub state: CircuitState,
+    /// What failed, in one word, such as Overloaded, RateLimited or Account.
+    #[schemars(length(max = 64))]
+    pub reason: String,
+    /// When it opened.
+    pub opened_at: Time,
+    /// When the Plan is tried again.
+    pub retry_at: Time,
+}
+
+/// What a circuit does with requests.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[schemars(inline)]
+pub enum CircuitState {
+    /// It sends them to Bedrock.
+    Open,
+    /// It lets one try the Plan.
+    HalfOpen,
 }

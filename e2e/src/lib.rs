@@ -34,4 +34,5 @@
 //! ```
 
 pub mod bench;
+pub mod soak;
 pub mod upstream;

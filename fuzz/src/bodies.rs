@@ -8,10 +8,12 @@ use http::{HeaderMap, HeaderValue};
 use http_body::Frame;
 use http_body_util::StreamBody;
 use serde_json::value::RawValue;
+use serde_json::{Map, Value};
 use spillway_proxy::adapter::bedrock_converse::converse_body;
 use spillway_proxy::adapter::bedrock_invoke::invoke_body;
 use spillway_proxy::adapter::bedrock_relay::{Operation, count_body};
 use spillway_proxy::http::body::{self, ByteBudget, MAX_BODY_BYTES};
+use spillway_proxy::http::bedrock_head::bedrock_head;
 use spillway_proxy::http::head;
 use spillway_proxy::routing::estimate_input_tokens;
 
@@ -25,21 +27,32 @@ const MODELS: &[&str] = &[
     "openai.gpt-oss-20b-1:0",
 ];
 
-/// The head of a request in either format, and the guess of its tokens.
+/// The head of a request in either format, and the guess of its tokens. Of JSON, what is read is what any other reader finds.
 pub fn request_head(data: &[u8]) {
     let headers = HeaderMap::new();
+    let fields: Option<Map<String, Value>> = serde_json::from_slice(data).ok();
     match head::request_head(data, &headers) {
         Ok(head) => {
             assert!((1..=256).contains(&head.model.len()));
-            assert_is_json(data);
+            if let Some(fields) = &fields {
+                assert_eq!(fields["model"].as_str(), Some(head.model.as_str()));
+                let stream = fields.get("stream").and_then(Value::as_bool);
+                assert_eq!(stream.unwrap_or(false), head.stream);
+                let max_tokens = fields.get("max_tokens").and_then(Value::as_u64);
+                assert_eq!(max_tokens, head.max_tokens);
+            }
         }
         Err(refusal) => {
             assert_eq!(refusal.status, 400);
             assert!(refusal.message.len() < 1000, "{}", refusal.message);
+            let is_whole = fields
+                .as_ref()
+                .and_then(|fields| fields.get("model")?.as_str())
+                .is_some_and(|model| (1..=256).contains(&model.len()));
+            assert!(!is_whole || refusal.message.contains("twice"), "{}", refusal.message);
         }
     }
-    let model = || "m".to_owned();
-    let _ = head::bedrock_head(model(), Operation::InvokeStream, data, &headers);
+    let _ = bedrock_head("m".to_owned(), Operation::InvokeStream, data, &headers);
     if let Some(tokens) = estimate_input_tokens(data) {
         // Everything has its own bound, and nothing is smaller than its field.
         assert!(tokens <= 3_000 + 1_600 * data.len() as u64);

@@ -8,7 +8,7 @@ export SUBJECT_CORE
 # Compiles for production what is measured, and what measures it.
 bench_programs() {
   cargo_env
-  (cd "$ROOT" && cargo build --quiet --locked --workspace --profile release --bin spillway-proxy --bin bench --bin soak --bin fake-upstream)
+  (cd "$ROOT" && cargo build --quiet --locked --workspace --profile release --bin spillway-proxy --bin bench --bin soak)
   (cd "$ROOT" && cargo build --quiet --locked --workspace --bin spillway-operator)
   export OPERATOR=$BIN_DIR/spillway-operator RELEASE_DIR=$CARGO_TARGET_DIR/$TRIPLE/release
 }
@@ -62,3 +62,6 @@ YAML
   export BENCH_ACCESS_KEY
   [[ -n $BENCH_ACCESS_KEY ]] || die "no access key in $dir/secrets"
 }
+
+# The value of a constant of the fake upstreams.
+fake_credential() { sed -n "s/^pub const $1: &str = \"\(.*\)\";/\1/p" "$ROOT/e2e/src/upstream/config.rs"; }

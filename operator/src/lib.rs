@@ -2,6 +2,7 @@
 
 pub mod apply;
 pub mod check;
+pub mod circuit_status;
 pub mod cli;
 pub mod commands;
 pub mod context;
@@ -14,6 +15,7 @@ pub mod health;
 pub mod leader;
 pub mod master_secrets;
 pub mod metrics;
+pub mod pace;
 pub mod release;
 pub mod report;
 pub mod resources;

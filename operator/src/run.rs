@@ -22,9 +22,10 @@ use crate::health::{AdminError, Health, Role};
 use crate::leader::{Elector, HeldLease, Lost, Timing};
 use crate::master_secrets::MasterSecrets;
 use crate::metrics::Metrics;
+use crate::pace::Pace;
 use crate::report::chain;
 use crate::settings::RunSettings;
-use crate::{controllers, default_pool, health, shutdown, sweep, usage_status};
+use crate::{circuit_status, controllers, default_pool, health, shutdown, sweep, usage_status};
 
 /// How long what is in flight may take to end, well within a pod's usual 30 s of grace.
 const DRAIN: Duration = Duration::from_secs(15);
@@ -235,7 +236,7 @@ impl Work {
             client: client.clone(),
             settings: settings.clone(),
             database: database.clone(),
-            events,
+            events: events.clone(),
             metrics: metrics.clone(),
             masters,
         };
@@ -255,8 +256,25 @@ impl Work {
             sweeping.await;
             None
         });
-        let reporting =
-            usage_status::run(client.clone(), database, settings.watch.clone(), metrics);
+        let pace = Pace::of_status_writes();
+        let showing = circuit_status::run(
+            client.clone(),
+            database.clone(),
+            settings.watch.clone(),
+            events,
+            pace.clone(),
+        );
+        others.spawn(async {
+            showing.await;
+            None
+        });
+        let reporting = usage_status::run(
+            client.clone(),
+            database,
+            settings.watch.clone(),
+            metrics,
+            pace,
+        );
         others.spawn(async {
             reporting.await;
             None

@@ -1,7 +1,7 @@
 //! What keys and users used, in their status.
 //!
-//! Each pool's `usageReportInterval` says how often. Only what changed is written, and never faster than
-//! [`WRITES_PER_SECOND`] in all. The patch holds `status.usage` and nothing else, under a field manager of its own, so
+//! Each pool's `usageReportInterval` says how often. Only what changed is written, at the [`Pace`] of all such writes. The
+//! patch holds `status.usage` and nothing else, under a field manager of its own, so
 //! that it meets no write of the controllers; these ignore changes of status.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
@@ -19,18 +19,17 @@ use serde_json::json;
 use spillway_core::repository::RepositoryError;
 use spillway_core::repository::usage_totals::{self, UsageTotals};
 use spillway_crds::{AccessKey, ProxyPool, ProxyUser, UsageStatus, UsageWindow};
-use tokio::time::{Instant, Interval, MissedTickBehavior, interval, sleep_until};
+use tokio::time::{Instant, sleep_until};
 use tracing::{debug, warn};
 
 use crate::database::{Database, Session};
 use crate::metrics::Metrics;
+use crate::pace::Pace;
 use crate::report::chain;
 use crate::settings::WatchScope;
 
 /// Field manager of the patches.
 const FIELD_MANAGER: &str = "spillway-usage";
-/// The most status writes in a second, all resources together.
-pub const WRITES_PER_SECOND: u64 = 10;
 /// The interval of users without a pool, and of pools whose interval cannot be read.
 const DEFAULT_INTERVAL: Duration = Duration::from_secs(30);
 /// `lastUsedAt` is rounded down to this, for a status that changed with every request would be written all the time.
@@ -51,8 +50,14 @@ enum ReportError {
 }
 
 /// Reports until it is dropped. For the leader alone.
-pub async fn run(client: Client, database: Database, scope: WatchScope, metrics: Metrics) {
-    let mut reporter = Reporter::new(client, scope, metrics);
+pub async fn run(
+    client: Client,
+    database: Database,
+    scope: WatchScope,
+    metrics: Metrics,
+    pace: Pace,
+) {
+    let mut reporter = Reporter::new(client, scope, metrics, pace);
     loop {
         let session = database.ready().await;
         if let Err(error) = reporter.report_due(&session).await {
@@ -73,14 +78,11 @@ struct Reporter {
     written: Option<HashMap<String, UsageStatus>>,
     /// When each pool is to be reported next.
     due: BTreeMap<Pool, Instant>,
-    pace: Interval,
+    pace: Pace,
 }
 
 impl Reporter {
-    fn new(client: Client, scope: WatchScope, metrics: Metrics) -> Self {
-        let mut pace =
-            interval(Duration::from_secs(1) / u32::try_from(WRITES_PER_SECOND).unwrap_or(1));
-        pace.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    fn new(client: Client, scope: WatchScope, metrics: Metrics, pace: Pace) -> Self {
         Self {
             client,
             scope,
@@ -195,7 +197,7 @@ impl Reporter {
             if written.get(&total.uid) == Some(&usage) {
                 continue;
             }
-            self.pace.tick().await;
+            self.pace.turn().await;
             match write::<K>(&self.client, total, &usage).await {
                 Ok(true) => {
                     self.metrics.usage_written();
@@ -345,7 +347,12 @@ mod tests {
     async fn pools_are_due_by_their_own_interval() {
         let client =
             Client::try_from(kube::Config::new("http://127.0.0.1:9".parse().unwrap())).unwrap();
-        let mut reporter = Reporter::new(client, WatchScope::All, Metrics::new().unwrap());
+        let mut reporter = Reporter::new(
+            client,
+            WatchScope::All,
+            Metrics::new().unwrap(),
+            Pace::of_status_writes(),
+        );
         let fast: Pool = Some(("a".into(), "fast".into()));
         let slow: Pool = Some(("a".into(), "slow".into()));
         let mut intervals = BTreeMap::from([

@@ -4,11 +4,12 @@
 //! still taken while endpoints are removed, then no new connections, answers in flight finished, the spool flushed, exit 0.
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use aws_config::BehaviorVersion;
-use spillway_core::repository::{self, ConnectOptions, RepositoryError};
+use spillway_core::repository::{self, ConnectOptions, PgPool, RepositoryError};
 use spillway_core::security::envelope::Envelope;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
@@ -19,14 +20,16 @@ use crate::adapter::bedrock_relay::BedrockRelay;
 use crate::adapter::plan::PlanAdapter;
 use crate::adapter::{HttpClients, HttpSettings, TlsSetupError};
 use crate::config::{Config, Encryption};
-use crate::directory::{self, DirectorySettings, SecretMismatch};
+use crate::directory::{self, Directory, DirectorySettings, SecretMismatch};
 use crate::http::admin::{self, Health};
 use crate::http::auth::OriginVerify;
 use crate::http::body::ByteBudget;
 use crate::http::{Frontend, server};
 use crate::metering::{Clock, Flusher, Meter, Spool, SpoolError};
 use crate::metrics::Metrics;
-use crate::routing::{BedrockFormat, CircuitStore, Counter, LocalCircuits, Router};
+use crate::routing::{
+    BedrockFormat, CircuitStore, Counter, Router, SharedCircuits, SharedSettings,
+};
 
 /// Few, for the hot path needs none: loads, key checks, usage batches.
 const DATABASE: ConnectOptions = ConnectOptions {
@@ -107,7 +110,8 @@ pub async fn run(config: Config) -> Result<(), RunError> {
         allowed: Arc::new(config.allowed_upstreams),
         connect_timeout: config.connect_timeout,
     })?;
-    let circuits: Arc<dyn CircuitStore> = Arc::new(LocalCircuits::default());
+    let circuits: Arc<dyn CircuitStore> =
+        circuits(&directory, database.clone(), config.spool_dir.clone()).await;
     let plan = PlanAdapter::new(&clients);
     let relay = Arc::new(BedrockRelay::new(&clients, config.bedrock_endpoint.clone()));
     let router = Arc::new(Router::new(
@@ -181,6 +185,20 @@ pub async fn run(config: Config) -> Result<(), RunError> {
     }
     admin.abort();
     mismatch.map_or(Ok(()), |mismatch| Err(mismatch.into()))
+}
+
+async fn circuits(
+    directory: &Directory,
+    database: PgPool,
+    mirror_dir: PathBuf,
+) -> Arc<SharedCircuits> {
+    let circuits = SharedCircuits::start(SharedSettings {
+        database,
+        pool: directory.pool(),
+        changed: directory.circuits(),
+        mirror_dir,
+    });
+    Arc::new(circuits.await)
 }
 
 async fn listen(variable: &'static str, address: SocketAddr) -> Result<TcpListener, RunError> {

@@ -1,5 +1,7 @@
 //! What `/metrics` shows. Labels are bounded: never a key, an email, a model name a client made up, or an error text.
 
+use std::time::Instant;
+
 use prometheus::process_collector::ProcessCollector;
 use prometheus::{
     CounterVec, Encoder, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec,
@@ -28,7 +30,7 @@ pub struct Metrics {
     /// Calls that Bedrock was asked to serve instead of Plan, by `reason`.
     pub fallbacks: IntCounterVec,
     /// Open circuits by `credential` (row id) and `model` (one of the price table, else `other`; `all` for a
-    /// credential as such): 2 while open, absent when closed.
+    /// credential as such): 2 while open, 1 while half-open, absent when closed.
     pub circuit_state: IntGaugeVec,
     /// Requests refused before an upstream was asked, by `reason`.
     pub refused: IntCounterVec,
@@ -130,7 +132,10 @@ impl Metrics {
             circuit_state: registered(
                 r,
                 IntGaugeVec::new(
-                    Opts::new("spillway_circuit_state", "2 while open, absent when closed"),
+                    Opts::new(
+                        "spillway_circuit_state",
+                        "2 while open, 1 while half-open, absent when closed",
+                    ),
                     &["credential", "model"],
                 )?,
             )?,
@@ -195,14 +200,17 @@ impl Metrics {
     /// Shows these circuits and no others.
     pub fn show_circuits(&self, open: &[OpenCircuit]) {
         self.circuit_state.reset();
+        let now = Instant::now();
         for circuit in open {
             let model = match circuit.model.as_deref() {
                 None => "all",
                 Some(model) => table_name(model).unwrap_or("other"),
             };
-            self.circuit_state
-                .with_label_values(&[&circuit.credential.to_string(), model])
-                .set(2);
+            let gauge = self
+                .circuit_state
+                .with_label_values(&[&circuit.credential.to_string(), model]);
+            // Several models may go by one name.
+            gauge.set(gauge.get().max(if now < circuit.until { 2 } else { 1 }));
         }
     }
 
@@ -265,24 +273,28 @@ mod tests {
     #[test]
     fn a_circuit_is_shown_under_the_tables_name_of_its_model() {
         let metrics = Metrics::new().unwrap();
-        let now = std::time::Instant::now();
+        let now = Instant::now();
         let open: Vec<_> = [
-            Some("made-up-claude-opus-4-5-vfirst"),
-            Some("nonsense"),
-            None,
+            (Some("made-up-claude-opus-4-5-vfirst"), 60),
+            (Some("nonsense"), 60),
+            (Some("more nonsense"), 0),
+            (None, 0),
         ]
         .into_iter()
-        .map(|model| OpenCircuit {
+        .map(|(model, seconds)| OpenCircuit {
             credential: uuid::Uuid::nil(),
             model: model.map(str::to_owned),
             since: now,
-            until: now,
+            until: now + std::time::Duration::from_secs(seconds),
         })
         .collect();
         metrics.show_circuits(&open);
         let text = String::from_utf8(metrics.render().unwrap()).unwrap();
-        for model in ["claude-opus-4-5", "other", "all"] {
-            assert!(text.contains(&format!("model=\"{model}\"")), "{text}");
+        for (model, state) in [("claude-opus-4-5", 2), ("other", 2), ("all", 1)] {
+            assert!(
+                text.contains(&format!("model=\"{model}\"}} {state}")),
+                "{text}"
+            );
         }
         assert!(!text.contains("made-up") && !text.contains("nonsense"));
     }

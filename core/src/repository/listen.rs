@@ -1,12 +1,33 @@
 //! Hears of changes that proxies must see.
 
-use sqlx::postgres::{PgListener, PgPoolOptions};
+use sqlx::postgres::{PgListener, PgNotification, PgPoolOptions};
+use uuid::Uuid;
 
 use super::connection::DatabaseUrl;
 use super::error::{RepositoryError, Result};
 
 /// The channel that the triggers of keys and configuration notify.
 pub const CHANNEL: &str = "spillway_changes";
+/// The channel that the triggers of circuits notify, with the pool's id as payload.
+pub const CIRCUITS: &str = "spillway_circuits";
+
+/// What changed since it was last asked.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Changes {
+    /// Keys or configuration.
+    pub configuration: bool,
+    /// Circuits of these pools.
+    pub circuits: Vec<Uuid>,
+}
+
+impl Changes {
+    fn add(&mut self, notification: &PgNotification) {
+        match notification.channel() {
+            CIRCUITS => self.circuits.extend(notification.payload().parse::<Uuid>()),
+            _ => self.configuration = true,
+        }
+    }
+}
 
 /// A connection of its own that listens. It must go to the server itself: poolers do not pass notifications on.
 #[derive(Debug)]
@@ -31,7 +52,7 @@ impl ChangeFeed {
             .map_err(RepositoryError::during("listen for changes"))?;
         listener.eager_reconnect(false);
         listener
-            .listen(CHANNEL)
+            .listen_all([CHANNEL, CIRCUITS])
             .await
             .map_err(RepositoryError::during("listen for changes"))?;
         Ok(Self(listener))
@@ -39,13 +60,17 @@ impl ChangeFeed {
 
     /// Waits for the next change. Fails when the connection is lost: changes may have been missed then. May be dropped
     /// while it waits without losing one.
-    pub async fn changed(&mut self) -> Result<()> {
+    pub async fn changed(&mut self) -> Result<Changes> {
         let lost = || sqlx::Error::Io(std::io::ErrorKind::ConnectionAborted.into());
         match self.0.try_recv().await {
-            Ok(Some(_)) => {
-                // Several at once are one change.
-                while self.0.next_buffered().is_some() {}
-                Ok(())
+            Ok(Some(first)) => {
+                // Several at once are told at once.
+                let mut changes = Changes::default();
+                changes.add(&first);
+                while let Some(next) = self.0.next_buffered() {
+                    changes.add(&next);
+                }
+                Ok(changes)
             }
             Ok(None) => Err(RepositoryError::during("listen for changes")(lost())),
             Err(error) => Err(RepositoryError::during("listen for changes")(error)),

@@ -1,11 +1,12 @@
 //! All SQL of Spillway.
 //!
 //! Functions that write take a connection inside a transaction that [`leadership::fenced`] began, unless they belong to a
-//! proxy ([`usage`]). A write whose row already says the same changes nothing, so that reconciling costs nothing and
+//! proxy ([`usage`], [`circuits`]). A write whose row already says the same changes nothing, so that reconciling costs nothing and
 //! proxies are not told.
 
 pub mod access_keys;
 pub mod bedrock_keys;
+pub mod circuits;
 mod connection;
 mod error;
 pub mod key_checks;

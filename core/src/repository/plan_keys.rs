@@ -63,8 +63,20 @@ pub async fn find(
     .map_err(RepositoryError::during("read a Plan key"))
 }
 
-/// Stores a Plan key, replacing that of the same Secret and key.
+/// Stores a Plan key, replacing that of the same Secret and key. What was found out about another key closes with it: its
+/// circuits.
 pub async fn upsert(connection: &mut PgConnection, new: &NewPlanKey) -> Result<Upserted> {
+    sqlx::query!(
+        "DELETE FROM circuit_states c USING plan_keys k
+         WHERE k.id = $1 AND k.fingerprint <> $2 AND c.credential_id = k.id",
+        new.id,
+        new.fingerprint,
+    )
+    .execute(&mut *connection)
+    .await
+    .map_err(RepositoryError::during(
+        "close the circuits of a former Plan key",
+    ))?;
     let id = sqlx::query_scalar!(
         "INSERT INTO plan_keys (id, cluster_id, namespace, name, secret_key, uid, secret_version, fingerprint, sealed, encrypted_with)
          VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)
@@ -95,16 +107,22 @@ pub async fn upsert(connection: &mut PgConnection, new: &NewPlanKey) -> Result<U
         })
 }
 
-/// Deletes a cluster's Plan keys that no pool and no living user refers to. Returns how many.
+/// Deletes a cluster's Plan keys that no pool and no living user refers to, and their circuits. Returns how many.
 pub async fn prune(connection: &mut PgConnection, cluster_id: &str) -> Result<u64> {
-    sqlx::query!(
-        "DELETE FROM plan_keys k WHERE k.cluster_id = $1
-           AND NOT EXISTS (SELECT FROM pools p WHERE p.plan_key_id = k.id)
-           AND NOT EXISTS (SELECT FROM users u WHERE u.plan_key_id = k.id AND u.deleted_at IS NULL)",
+    sqlx::query_scalar!(
+        r#"WITH gone AS (
+             DELETE FROM plan_keys k WHERE k.cluster_id = $1
+               AND NOT EXISTS (SELECT FROM pools p WHERE p.plan_key_id = k.id)
+               AND NOT EXISTS (SELECT FROM users u WHERE u.plan_key_id = k.id AND u.deleted_at IS NULL)
+             RETURNING id
+           ), circuits AS (
+             DELETE FROM circuit_states c USING gone WHERE c.credential_id = gone.id
+           )
+           SELECT count(*) AS "count!" FROM gone"#,
         cluster_id,
     )
-    .execute(connection)
+    .fetch_one(connection)
     .await
-    .map(|done| done.rows_affected())
+    .map(|count| u64::try_from(count).unwrap_or(0))
     .map_err(RepositoryError::during("delete unused Plan keys"))
 }

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use chrono::{DateTime, Datelike, DurationRound, NaiveDate, TimeDelta, Utc};
+use sqlx::types::Json;
 use sqlx::{AssertSqlSafe, Connection as _, PgConnection, PgPool};
 use tokio::time::timeout;
 use uuid::Uuid;
@@ -56,12 +57,7 @@ async fn insert_all(connection: &mut PgConnection, records: &[UsageRecord]) -> R
 
 /// Inserts in one statement and returns the ids that were new. Keys and users that are gone become NULL.
 async fn insert_rows(connection: &mut PgConnection, records: &[UsageRecord]) -> Result<Vec<Uuid>> {
-    let json = serde_json::to_value(records.iter().map(Row::from).collect::<Vec<_>>()).map_err(
-        |error| RepositoryError::Unreadable {
-            table: "token_usages",
-            problem: error.to_string(),
-        },
-    )?;
+    let rows = Json(records.iter().map(Row::from).collect::<Vec<_>>());
     sqlx::query_scalar!(
         "INSERT INTO token_usages (request_id, created_at, access_key_id, user_id, key_id, namespace, key_name, user_name, pool, model,
             upstream_model, upstream_request_id, provider, is_fallback, fallback_reason, status, http_status, stream, input_tokens,
@@ -84,7 +80,7 @@ async fn insert_rows(connection: &mut PgConnection, records: &[UsageRecord]) -> 
          LEFT JOIN users u ON u.id = r.user_id
          ON CONFLICT (request_id, created_at) DO NOTHING
          RETURNING request_id",
-        json,
+        rows as _,
     )
     .fetch_all(connection)
     .await

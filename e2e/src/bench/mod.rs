@@ -13,4 +13,5 @@ mod run;
 mod subject;
 mod upstream;
 
+pub use process::resident;
 pub use run::{BenchError, Options, run};

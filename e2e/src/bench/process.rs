@@ -28,7 +28,7 @@ fn duration(time: TimeSpec) -> Duration {
 ///
 /// # Errors
 /// There is no such process.
-pub(super) fn resident(pid: u32) -> io::Result<u64> {
+pub fn resident(pid: u32) -> io::Result<u64> {
     let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
     let kilobytes = status
         .lines()

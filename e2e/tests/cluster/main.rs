@@ -16,6 +16,7 @@
 #![allow(unreachable_pub, reason = "one program: its modules are no interface")]
 
 mod accounting;
+mod circuits;
 mod conditions;
 mod deletion;
 mod drain;
@@ -85,6 +86,18 @@ fn serving(suite: &mut Suite) {
         "rolling",
         "drain::rolling_a_pool_loses_no_request",
         drain::rolling,
+    );
+    suite.add(
+        When::SideBySide,
+        "circuit",
+        "circuits::an_open_circuit_is_shown_shared_and_reset_by_annotation",
+        circuits::shown_and_reset,
+    );
+    suite.add(
+        When::SideBySide,
+        "refused",
+        "circuits::a_refused_plan_key_is_an_event_and_a_new_one_is_tried_at_once",
+        circuits::refused_key,
     );
 }
 

@@ -265,7 +265,7 @@ impl<K: Reconciled> Driver<K> {
             .map_err(DriveError::Status)
     }
 
-    /// Writes the status where it differs. `usage` is left alone, for it is another's to write.
+    /// Writes the status where it differs. Usage and circuits are left alone, for they are others' to write.
     async fn write_status(&self, resource: &Arc<K>, status: K::Status) -> Result<(), kube::Error> {
         let wanted = K::own_part(&status);
         if resource.status().map(K::own_part).as_ref() == Some(&wanted) {

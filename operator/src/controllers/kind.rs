@@ -67,7 +67,7 @@ pub trait Reconciled:
 }
 
 macro_rules! reconciled {
-    ($kind:ident, $status:ident, $module:ident, usage: $($usage:ident)?) => {
+    ($kind:ident, $status:ident, $module:ident, others: $($others:ident)?) => {
         #[async_trait]
         impl Reconciled for $kind {
             type Status = $status;
@@ -92,7 +92,7 @@ macro_rules! reconciled {
             }
 
             fn own_part(status: &$status) -> $status {
-                $status { $($usage: None,)? ..status.clone() }
+                $status { $($others: Default::default(),)? ..status.clone() }
             }
 
             async fn reconcile(env: &Env<'_>, resource: &Self) -> Result<Outcome<$status>, ReconcileError> {
@@ -106,10 +106,10 @@ macro_rules! reconciled {
     };
 }
 
-reconciled!(ProxyPool, ProxyPoolStatus, pool, usage:);
-reconciled!(ProxyUser, ProxyUserStatus, user, usage: usage);
-reconciled!(AccessKey, AccessKeyStatus, access_key, usage: usage);
-reconciled!(BedrockCredential, BedrockCredentialStatus, bedrock_credential, usage:);
+reconciled!(ProxyPool, ProxyPoolStatus, pool, others: circuits);
+reconciled!(ProxyUser, ProxyUserStatus, user, others: usage);
+reconciled!(AccessKey, AccessKeyStatus, access_key, others: usage);
+reconciled!(BedrockCredential, BedrockCredentialStatus, bedrock_credential, others:);
 
 /// Conditions keep their places, so that an unchanged status compares equal.
 fn keep_order(former: &[Condition], conditions: &mut [Condition]) {

@@ -12,6 +12,7 @@
 mod support;
 
 mod apply;
+mod circuits;
 mod controllers;
 mod outages;
 mod rules;

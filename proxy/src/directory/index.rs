@@ -34,6 +34,7 @@ pub struct PoolDefaults {
 /// All keys of the pool. Never changed: a new one takes its place.
 #[derive(Debug)]
 pub(super) struct Index {
+    pool: Option<Arc<PoolView>>,
     entries: HashMap<KeyHash, Arc<KeyEntry>>,
 }
 
@@ -75,6 +76,11 @@ impl Index {
         self.entries.get(hash)
     }
 
+    /// What the pool says, unless it is gone.
+    pub(super) fn pool(&self) -> Option<&Arc<PoolView>> {
+        self.pool.as_ref()
+    }
+
     pub(super) fn len(&self) -> usize {
         self.entries.len()
     }
@@ -82,6 +88,7 @@ impl Index {
     /// The index of a pool that is gone.
     pub(super) fn empty() -> Self {
         Self {
+            pool: None,
             entries: HashMap::new(),
         }
     }
@@ -140,7 +147,10 @@ impl Index {
             };
             entries.insert(version.key_hash, Arc::new(entry));
         }
-        Self { entries }
+        Self {
+            pool: Some(view),
+            entries,
+        }
     }
 }
 

@@ -20,9 +20,10 @@ use arc_swap::{ArcSwap, ArcSwapOption};
 use chrono::{DateTime, Utc};
 use spillway_core::security::hasher::{KeyHash, KeyHasher};
 use spillway_core::security::key::AccessKeyToken;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch as channel};
 use uuid::Uuid;
 
+use crate::call::PoolView;
 use crate::directory::freshness::{Freshness, Proof};
 use crate::directory::index::Index;
 use crate::directory::recheck::Recheck;
@@ -47,6 +48,10 @@ pub struct Directory {
     revision: AtomicU64,
     /// The pool's row, once it is known.
     pool_id: ArcSwap<Option<Uuid>>,
+    /// What the pool says, as it was last loaded.
+    pool: channel::Sender<Option<Arc<PoolView>>>,
+    /// Tells that the pool's circuits changed, or may have.
+    circuits: Arc<Notify>,
     proof: Proof,
     recheck: Recheck,
     /// Asks for a load.
@@ -71,7 +76,19 @@ impl Directory {
         self.revision.load(Ordering::Acquire)
     }
 
+    /// What the pool says, and each change of it. Nothing before the first load, and when it was deleted.
+    pub fn pool(&self) -> channel::Receiver<Option<Arc<PoolView>>> {
+        self.pool.subscribe()
+    }
+
+    /// Notified when the pool's circuits changed in Postgres, or may have. For one to wait.
+    pub fn circuits(&self) -> Arc<Notify> {
+        Arc::clone(&self.circuits)
+    }
+
     fn install(&self, index: Index) {
+        let pool = index.pool().cloned();
+        self.pool.send_replace(pool);
         self.index.store(Some(Arc::new(index)));
         self.revision.fetch_add(1, Ordering::AcqRel);
     }

@@ -9,11 +9,11 @@ use arc_swap::{ArcSwap, ArcSwapOption};
 use futures::FutureExt as _;
 use spillway_core::domain::upstream::AllowedUpstreams;
 use spillway_core::repository::DatabaseUrl;
-use spillway_core::repository::listen::ChangeFeed;
+use spillway_core::repository::listen::{ChangeFeed, Changes};
 use spillway_core::security::envelope::Envelope;
 use spillway_core::security::hasher::KeyHasher;
 use sqlx::PgPool;
-use tokio::sync::{Notify, oneshot};
+use tokio::sync::{Notify, oneshot, watch};
 use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 
 use crate::directory::Directory;
@@ -97,6 +97,8 @@ pub async fn start(
         index: ArcSwapOption::empty(),
         revision: AtomicU64::new(0),
         pool_id: ArcSwap::from_pointee(None),
+        pool: watch::Sender::default(),
+        circuits: Arc::default(),
         proof: Proof::new(),
         recheck: Recheck::new(settings.database.clone()),
         wanted: Notify::new(),
@@ -150,6 +152,15 @@ async fn listen(directory: Arc<Directory>, url: DatabaseUrl, mirror: Mirror) {
         directory.proof.announce();
         directory.wanted.notify_one();
     };
+    let hear = |changes: &Changes| {
+        if changes.configuration {
+            announce();
+        }
+        let pool = **directory.pool_id.load();
+        if pool.is_some_and(|pool| changes.circuits.contains(&pool)) {
+            directory.circuits.notify_one();
+        }
+    };
     loop {
         let mut feed = match timeout(CONNECT_PATIENCE, ChangeFeed::connect(&url)).await {
             Ok(Ok(feed)) => feed,
@@ -160,6 +171,7 @@ async fn listen(directory: Arc<Directory>, url: DatabaseUrl, mirror: Mirror) {
                 if polled.elapsed() > DEAF_POLL {
                     polled = Instant::now();
                     announce();
+                    directory.circuits.notify_one();
                 }
                 sleep(RETRY).await;
                 continue;
@@ -167,12 +179,13 @@ async fn listen(directory: Arc<Directory>, url: DatabaseUrl, mirror: Mirror) {
         };
         // Whatever changed before this moment was not heard.
         announce();
+        directory.circuits.notify_one();
         let mut ticks = interval(PROBE_INTERVAL);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             tokio::select! {
                 heard = feed.changed() => match heard {
-                    Ok(()) => announce(),
+                    Ok(changes) => hear(&changes),
                     Err(error) => {
                         tracing::warn!(error = %error, "changes are not heard any more");
                         break;
@@ -186,7 +199,12 @@ async fn listen(directory: Arc<Directory>, url: DatabaseUrl, mirror: Mirror) {
                     }
                     // What came with the answer counts before the answer.
                     match feed.changed().now_or_never() {
-                        Some(Ok(())) => announce(),
+                        Some(Ok(changes)) => {
+                            hear(&changes);
+                            if !changes.configuration {
+                                directory.proof.answered(asked);
+                            }
+                        }
                         Some(Err(_)) => break,
                         None => directory.proof.answered(asked),
                     }

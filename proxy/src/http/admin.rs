@@ -26,7 +26,7 @@ pub struct Health {
 }
 
 impl Health {
-    /// Ready as soon as `directory` is loaded and `spool` has room.
+    /// Ready as soon as `directory` and circuits are loaded and `spool` has room.
     pub fn new(
         directory: Arc<Directory>,
         spool: Arc<Spool>,
@@ -53,6 +53,8 @@ impl Health {
             Some("draining")
         } else if !self.directory.is_loaded() {
             Some("keys and configuration are not loaded")
+        } else if !self.upstreams.is_loaded() {
+            Some("circuits are not loaded")
         } else if self.spool.is_blocked() {
             Some("the usage spool is full or cannot be written")
         } else {

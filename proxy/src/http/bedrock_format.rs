@@ -15,10 +15,11 @@ use spillway_core::domain::models::ModelMapping;
 use spillway_core::domain::usage::Provider;
 use uuid::Uuid;
 
+use super::bedrock_head::bedrock_head;
 use super::error::{ErrorType, Refusal};
 use super::models::Answered;
 use super::route::{Route, target};
-use super::{Frontend, blocked, head, shown};
+use super::{Frontend, blocked, shown};
 use crate::adapter::bedrock_relay::{Fault, Operation};
 use crate::call::{Closing, Ticket};
 use crate::routing::{BedrockAsked, RelayBody};
@@ -60,7 +61,7 @@ impl Frontend {
         } else {
             None
         };
-        let head = head::bedrock_head(id, operation, &admitted.body, &admitted.parts.headers);
+        let head = bedrock_head(id, operation, &admitted.body, &admitted.parts.headers);
         let call = admitted.into_call(head, request_id, received_at);
         let ticket = if operation.is_metered() {
             self.meter.open(&call, Route::Bedrock(operation)).await?

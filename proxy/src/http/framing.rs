@@ -6,11 +6,17 @@ use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use memchr::memchr;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::time::Sleep;
 
+/// How much of a head that was refused half-way is read and dropped, and for how long, so that its sender gets to see the answer:
+/// a connection that is closed over unread bytes is reset, and what was written to it is lost.
+const LINGER_BYTES: usize = 1024 * 1024;
+const LINGER_TIME: Duration = Duration::from_secs(2);
 /// What every HTTP/2 connection begins with. HTTP/2 has frames, and nothing to confuse.
 const HTTP2_PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\n";
 
@@ -69,6 +75,15 @@ pub(super) struct Watched<S> {
     pieces: Vec<u8>,
     scan: HeadScan,
     longest_head: usize,
+    /// A head grew beyond the longest.
+    overlong: bool,
+    lingering: Option<Lingering>,
+}
+
+/// A closed connection whose sender has not stopped.
+struct Lingering {
+    left: usize,
+    over: Pin<Box<Sleep>>,
 }
 
 impl<S> Watched<S> {
@@ -85,6 +100,8 @@ impl<S> Watched<S> {
                 pieces: Vec::new(),
                 scan: HeadScan::default(),
                 longest_head,
+                overlong: false,
+                lingering: None,
             },
             framing,
         )
@@ -105,6 +122,7 @@ impl<S> Watched<S> {
         }
         if self.pieces.len() > self.longest_head {
             self.forget();
+            self.overlong = true;
         }
     }
 
@@ -136,6 +154,28 @@ fn is_ambiguous(head: &[u8]) -> bool {
     length && encoding
 }
 
+impl<S: AsyncRead + Unpin> Watched<S> {
+    /// Drops what still arrives.
+    fn poll_linger(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let lingering = self.lingering.get_or_insert_with(|| Lingering {
+            left: LINGER_BYTES,
+            over: Box::pin(tokio::time::sleep(LINGER_TIME)),
+        });
+        let mut dropped = [0; 4096];
+        loop {
+            if lingering.left == 0 || lingering.over.as_mut().poll(cx).is_ready() {
+                return Poll::Ready(());
+            }
+            let mut buf = ReadBuf::new(&mut dropped);
+            let read = ready!(Pin::new(&mut self.stream).poll_read(cx, &mut buf));
+            if read.is_err() || buf.filled().is_empty() {
+                return Poll::Ready(());
+            }
+            lingering.left = lingering.left.saturating_sub(buf.filled().len());
+        }
+    }
+}
+
 impl<S: AsyncRead + Unpin> AsyncRead for Watched<S> {
     fn poll_read(
         mut self: Pin<&mut Self>,
@@ -151,7 +191,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Watched<S> {
     }
 }
 
-impl<S: AsyncWrite + Unpin> AsyncWrite for Watched<S> {
+impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Watched<S> {
     fn poll_write(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -177,7 +217,11 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Watched<S> {
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(cx)
+        ready!(Pin::new(&mut self.stream).poll_shutdown(cx))?;
+        if self.overlong || !self.pieces.is_empty() {
+            ready!(self.poll_linger(cx));
+        }
+        Poll::Ready(Ok(()))
     }
 }
 

@@ -6,12 +6,10 @@ use std::fmt;
 use http::HeaderMap;
 use serde::Deserialize;
 use serde::de::{Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
-use serde_json::error::Category;
-use serde_json::value::RawValue;
 
-use crate::adapter::bedrock_relay::Operation;
 use crate::call::RequestHead;
 use crate::http::error::Refusal;
+use crate::http::json_fields::{self, Malformed};
 
 /// The longest model name. Bedrock's longest ARNs have half of it.
 const MAX_MODEL_BYTES: usize = 256;
@@ -21,10 +19,11 @@ const MAX_ID_CHARS: usize = 200;
 /// Reads the head of a messages request.
 ///
 /// # Errors
-/// The body is not a JSON object with a `model`. A field of another type than expected is the upstream's to refuse.
+/// The body is not a JSON object with a `model`. A field of another type than expected is the upstream's to refuse, and so is
+/// what is wrong inside a value.
 pub fn request_head(body: &[u8], headers: &HeaderMap) -> Result<RequestHead, Refusal> {
-    let fields: Fields<'_> = serde_json::from_slice(body).map_err(|error| malformed(&error))?;
-    let model = match fields.model {
+    let fields = Fields::read(body).map_err(|error| malformed(&error, body))?;
+    let model = match fields.model.map(scalar) {
         Some(Scalar::Text(model)) if model.is_empty() => {
             return Err(Refusal::invalid("no_model", "model: must not be empty"));
         }
@@ -47,8 +46,8 @@ pub fn request_head(body: &[u8], headers: &HeaderMap) -> Result<RequestHead, Ref
         .or_else(|| fields.metadata.and_then(session_of));
     Ok(RequestHead {
         model,
-        stream: matches!(fields.stream, Some(Scalar::Bool(true))),
-        max_tokens: match fields.max_tokens {
+        stream: matches!(fields.stream.map(scalar), Some(Scalar::Bool(true))),
+        max_tokens: match fields.max_tokens.map(scalar) {
             Some(Scalar::Number(n)) => Some(n),
             _ => None,
         },
@@ -57,56 +56,65 @@ pub fn request_head(body: &[u8], headers: &HeaderMap) -> Result<RequestHead, Ref
     })
 }
 
-/// What is known of a call in Bedrock's format: its model is in the path, and its body is Bedrock's to judge.
-pub fn bedrock_head(
-    model: String,
-    operation: Operation,
-    body: &[u8],
-    headers: &HeaderMap,
-) -> RequestHead {
-    #[derive(Deserialize, Default)]
-    struct Fields<'a> {
-        #[serde(borrow)]
-        max_tokens: Option<Scalar<'a>>,
-        #[serde(borrow)]
-        metadata: Option<&'a RawValue>,
-        #[serde(borrow, rename = "inferenceConfig")]
-        inference: Option<&'a RawValue>,
-    }
-    #[derive(Deserialize)]
-    struct Inference<'a> {
-        #[serde(borrow, rename = "maxTokens")]
-        max_tokens: Option<Scalar<'a>>,
-    }
-    let fields: Fields<'_> = serde_json::from_slice(body).unwrap_or_default();
-    let of_converse = fields
-        .inference
-        .and_then(|inference| serde_json::from_str::<Inference<'_>>(inference.get()).ok())
-        .and_then(|inference| inference.max_tokens);
-    RequestHead {
-        model,
-        stream: operation.is_stream(),
-        max_tokens: match fields.max_tokens.or(of_converse) {
-            Some(Scalar::Number(n)) => Some(n),
-            _ => None,
-        },
-        session_id: header_id(headers, "x-claude-code-session-id")
-            .or_else(|| fields.metadata.and_then(session_of)),
-        agent_id: header_id(headers, "x-claude-code-agent-id"),
+/// The values of the fields that are looked at, as they stand in the body.
+#[derive(Default)]
+struct Fields<'a> {
+    model: Option<&'a [u8]>,
+    stream: Option<&'a [u8]>,
+    max_tokens: Option<&'a [u8]>,
+    metadata: Option<&'a [u8]>,
+}
+
+/// Why a body has no head.
+enum BadBody {
+    Malformed(Malformed),
+    Twice(&'static str),
+}
+
+impl From<Malformed> for BadBody {
+    fn from(malformed: Malformed) -> Self {
+        Self::Malformed(malformed)
     }
 }
 
-#[derive(Deserialize)]
-#[serde(expecting = "a JSON object")]
-struct Fields<'a> {
-    #[serde(borrow)]
-    model: Option<Scalar<'a>>,
-    #[serde(borrow)]
-    stream: Option<Scalar<'a>>,
-    #[serde(borrow)]
-    max_tokens: Option<Scalar<'a>>,
-    #[serde(borrow)]
-    metadata: Option<&'a RawValue>,
+impl<'a> Fields<'a> {
+    fn read(body: &'a [u8]) -> Result<Self, BadBody> {
+        let mut read = Self::default();
+        json_fields::fields(body, |key, value| {
+            let (name, slot) = match &*unescaped(key) {
+                b"\"model\"" => ("model", &mut read.model),
+                b"\"stream\"" => ("stream", &mut read.stream),
+                b"\"max_tokens\"" => ("max_tokens", &mut read.max_tokens),
+                b"\"metadata\"" => ("metadata", &mut read.metadata),
+                _ => return Ok(()),
+            };
+            // Which of two counts, everybody decides for themselves: here and upstream must not differ.
+            match slot.replace(value) {
+                None => Ok(()),
+                Some(_) => Err(BadBody::Twice(name)),
+            }
+        })?;
+        Ok(read)
+    }
+}
+
+/// A key in its plain form: any letter of it may be written as an escape.
+fn unescaped(key: &[u8]) -> Cow<'_, [u8]> {
+    if !key.contains(&b'\\') {
+        return Cow::Borrowed(key);
+    }
+    match serde_json::from_slice::<String>(key) {
+        Ok(plain) => Cow::Owned(format!("\"{plain}\"").into_bytes()),
+        Err(_) => Cow::Borrowed(key),
+    }
+}
+
+fn scalar(value: &[u8]) -> Scalar<'_> {
+    match value.first() {
+        // Large, and none of the simple ones.
+        Some(b'{' | b'[') => Scalar::Other,
+        _ => serde_json::from_slice(value).unwrap_or(Scalar::Other),
+    }
 }
 
 /// A value of any type, kept only where it is simple.
@@ -160,23 +168,28 @@ impl<'de: 'a, 'a> Deserialize<'de> for Scalar<'a> {
     }
 }
 
-/// serde's words for wrong types quote the value; those for wrong syntax do not.
-fn malformed(error: &serde_json::Error) -> Refusal {
-    let (line, column) = (error.line(), error.column());
-    let message = match error.classify() {
-        Category::Syntax | Category::Eof => format!("The request body is not valid JSON: {error}"),
-        Category::Data if error.to_string().starts_with("duplicate field") => {
-            format!("The request body has a field twice: see line {line} column {column}")
+fn malformed(error: &BadBody, body: &[u8]) -> Refusal {
+    let message = match error {
+        BadBody::Malformed(Malformed { expected, at }) => {
+            let before = &body[..*at];
+            let line = before.iter().filter(|byte| **byte == b'\n').count() + 1;
+            let column = before
+                .iter()
+                .rev()
+                .take_while(|byte| **byte != b'\n')
+                .count()
+                + 1;
+            format!(
+                "The request body is not a valid JSON object: expected {expected} at line {line} column {column}"
+            )
         }
-        Category::Data | Category::Io => {
-            format!("The request body is not a JSON object: see line {line} column {column}")
-        }
+        BadBody::Twice(name) => format!("The request body has the field `{name}` twice"),
     };
     Refusal::invalid("malformed_body", message)
 }
 
 /// `metadata.user_id` is either a JSON string with a `session_id`, or ends in `_session_<id>`.
-fn session_of(metadata: &RawValue) -> Option<String> {
+pub(super) fn session_of(metadata: &[u8]) -> Option<String> {
     #[derive(Deserialize)]
     struct Metadata<'a> {
         #[serde(borrow)]
@@ -189,7 +202,7 @@ fn session_of(metadata: &RawValue) -> Option<String> {
     }
     let Ok(Metadata {
         user_id: Some(Scalar::Text(user_id)),
-    }) = serde_json::from_str(metadata.get())
+    }) = serde_json::from_slice(metadata)
     else {
         return None;
     };
@@ -207,7 +220,7 @@ fn session_of(metadata: &RawValue) -> Option<String> {
     }
 }
 
-fn header_id(headers: &HeaderMap, name: &str) -> Option<String> {
+pub(super) fn header_id(headers: &HeaderMap, name: &str) -> Option<String> {
     headers
         .get(name)
         .and_then(|value| value.to_str().ok())
@@ -225,6 +238,24 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+
+    fn json() -> impl Strategy<Value = serde_json::Value> {
+        let leaf = prop_oneof![
+            Just(serde_json::Value::Null),
+            any::<bool>().prop_map(Into::into),
+            any::<i64>().prop_map(Into::into),
+            any::<f64>().prop_map(Into::into),
+            "[\\\\\"{}\\[\\]é\n]{0,40}".prop_map(Into::into),
+        ];
+        leaf.prop_recursive(4, 32, 4, |inner| {
+            prop_oneof![
+                proptest::collection::vec(inner.clone(), 0..4).prop_map(Into::into),
+                proptest::collection::vec(("[\\\\\"}a]{0,4}", inner), 0..4).prop_map(|fields| {
+                    fields.into_iter().collect::<serde_json::Map<_, _>>().into()
+                }),
+            ]
+        })
+    }
 
     fn head(body: &str) -> Result<RequestHead, Refusal> {
         request_head(body.as_bytes(), &HeaderMap::new())
@@ -285,13 +316,34 @@ mod tests {
     #[test]
     fn malformed_bodies_are_refused_with_the_place_and_without_their_content() {
         for (body, words) in [
-            (&br#"{"model": "x", "messages": ["#[..], "EOF while parsing"),
-            (b"", "EOF while parsing a value at line 1 column 0"),
-            (b"hello", "expected value at line 1 column 1"),
-            (b"{\"model\": \"\xff\xfe\"}", "line 1"),
-            (br#""secret""#, "not a JSON object"),
-            (br#"{"model":"a","model":"b"}"#, "twice"),
-            (br#"{"model":"a"} {"#, "trailing characters"),
+            (
+                &br#"{"model": "x", "messages": ["#[..],
+                "expected the end of this object or list at line 1 column 28",
+            ),
+            (b"", "expected a JSON object at line 1 column 1"),
+            (b"hello", "expected a JSON object at line 1 column 1"),
+            (
+                b"{\"model\": \"\xff\xfe\"}",
+                "model: Input should be a valid string",
+            ),
+            (br#""secret""#, "not a valid JSON object"),
+            (
+                b"{\"model\":\"a\",\n \"stream\" true}",
+                "expected a colon behind the key at line 2 column 11",
+            ),
+            (
+                br#"{"model":"secret}"#,
+                "expected the end of this text at line 1 column 10",
+            ),
+            (br#"{"model":secret}"#, "expected a value"),
+            (
+                br#"{"model":"a" "stream":true}"#,
+                "expected a comma or a closing brace",
+            ),
+            (br#"{"model":"a",}"#, "expected a key in double quotes"),
+            (br#"{"model":"a","model":"b"}"#, "`model` twice"),
+            (br#"{"model":"a","mod\u0065l":"b"}"#, "`model` twice"),
+            (br#"{"model":"a"} {"#, "expected nothing behind the object"),
             (b"{}", "model: Field required"),
             (br#"{"model":3}"#, "model: Input should be a valid string"),
         ] {
@@ -315,47 +367,23 @@ mod tests {
         assert!(refusal.message.starts_with("model: "));
     }
 
-    #[test]
-    fn a_call_in_bedrocks_format_says_its_bounds_in_either_api() {
-        let head = |operation, body: &str| {
-            bedrock_head(
-                "m".to_owned(),
-                operation,
-                body.as_bytes(),
-                &HeaderMap::new(),
-            )
-        };
-        let invoke = head(
-            Operation::InvokeStream,
-            r#"{"max_tokens":7,"metadata":{"user_id":"{\"session_id\":\"s-1\"}"},"messages":[]}"#,
-        );
-        assert_eq!(
-            (
-                invoke.stream,
-                invoke.max_tokens,
-                invoke.session_id.as_deref()
-            ),
-            (true, Some(7), Some("s-1"))
-        );
-        let converse = head(
-            Operation::Converse,
-            r#"{"inferenceConfig":{"maxTokens":9,"x":[]}}"#,
-        );
-        assert_eq!((converse.stream, converse.max_tokens), (false, Some(9)));
-        for body in [
-            "",
-            "[]",
-            r#"{"max_tokens":"x"}"#,
-            r#"{"inferenceConfig":[]}"#,
-        ] {
-            assert_eq!(head(Operation::Invoke, body).max_tokens, None, "{body}");
-        }
-    }
-
     proptest! {
         #[test]
         fn any_bytes_end_in_a_head_or_a_refusal(body in proptest::collection::vec(any::<u8>(), 0..200)) {
             let _ = request_head(&body, &HeaderMap::new());
+        }
+
+        /// Whatever serde makes of a body that it accepts is made of it here.
+        #[test]
+        fn json_is_read_as_by_others(fields in proptest::collection::vec(("[a-c\\\\\"{}é]{0,20}", json()), 0..8), stream: bool) {
+            let mut body: serde_json::Map<String, serde_json::Value> = fields.into_iter().collect();
+            body.insert("model".to_owned(), "m".into());
+            body.insert("stream".to_owned(), stream.into());
+            let body = serde_json::Value::from(body);
+            for text in [body.to_string(), serde_json::to_string_pretty(&body).unwrap()] {
+                let head = head(&text).unwrap();
+                prop_assert_eq!((head.model.as_str(), head.stream), ("m", stream));
+            }
         }
 
         #[test]

@@ -13,6 +13,7 @@ use uuid::Uuid;
 use super::answer::{Answer, message_of};
 use super::body::RelayBody;
 use super::class::{self, Failure};
+use super::encoded::read_usage;
 use super::end::End;
 use super::ledger::{Count, Ledger};
 use super::pace::Pace;
@@ -272,7 +273,7 @@ impl Failing {
         if let Some(mut permit) = self.permit.take() {
             permit.succeed();
         }
-        ledger.tap.on_message(&body);
+        read_usage(&mut ledger.tap, &reply.headers, &body);
         ledger.show(reply.status.as_u16());
         ledger.show_content();
         ledger.close(UsageStatus::Ok, Count::Estimated).await;

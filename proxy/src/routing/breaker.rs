@@ -2,12 +2,15 @@
 
 use std::time::{Duration, Instant};
 
+use spillway_core::repository::circuits::{FORGOTTEN_AFTER, PROBE_CLAIM};
+use uuid::Uuid;
+
 use crate::call::CircuitSettings;
 
 /// The parts that a window is counted in: what has left it is forgotten within a twelfth of its length.
 const BUCKETS: usize = 12;
-/// How long a probe may take before another is let through.
-const PROBE_CLAIM: Duration = Duration::from_mins(1);
+/// How far what is read again about an opening may be off, by the time that reading takes.
+const SAME: Duration = Duration::from_secs(1);
 /// The shortest time a circuit stays open.
 const MIN_PAUSE: Duration = Duration::from_secs(1);
 
@@ -41,6 +44,30 @@ pub enum Finding {
     Nothing,
 }
 
+/// What a report did to a circuit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Turn {
+    /// It opened, or opened again after a probe.
+    Opened,
+    /// It closed; so the opening that it ended was known to others.
+    Closed(Option<Uuid>),
+    /// Its probe was given back.
+    Freed,
+}
+
+/// A circuit that another process opened, or this one before it ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Seen {
+    /// Identifies the opening.
+    pub(super) opening: Uuid,
+    /// When it opened.
+    pub(super) since: Instant,
+    /// When the next probe may go.
+    pub(super) until: Instant,
+    /// Until when another process has claimed the probe.
+    pub(super) claimed_until: Option<Instant>,
+}
+
 /// A circuit.
 #[derive(Debug, Clone)]
 pub(super) struct Breaker {
@@ -62,7 +89,17 @@ struct Bucket {
 struct Open {
     since: Instant,
     until: Instant,
-    probe: Option<Instant>,
+    probe: Option<Probe>,
+    /// Identifies the opening to other processes, once they are told of it.
+    opening: Option<Uuid>,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Probe {
+    /// When it is given to another.
+    until: Instant,
+    /// Whether this process makes it.
+    is_own: bool,
 }
 
 impl Breaker {
@@ -84,35 +121,49 @@ impl Breaker {
         if now < open.until {
             return Gate::Open { until: open.until };
         }
+        if now >= open.until + FORGOTTEN_AFTER {
+            *self = Self::new(now);
+            return Gate::Closed;
+        }
         match open.probe {
-            Some(claimed) if now < claimed + PROBE_CLAIM => Gate::Open {
-                until: claimed + PROBE_CLAIM,
-            },
+            Some(probe) if now < probe.until => Gate::Open { until: probe.until },
             _ => {
-                open.probe = Some(now);
+                open.probe = Some(Probe {
+                    until: now + PROBE_CLAIM,
+                    is_own: true,
+                });
                 Gate::Probe
             }
         }
     }
 
-    /// Reports how an attempt ended. Returns whether that opened the circuit.
+    /// Reports how an attempt ended. Returns what that did to the circuit.
     pub(super) fn settle(
         &mut self,
         finding: Finding,
         probe: bool,
         settings: &CircuitSettings,
         now: Instant,
-    ) -> bool {
+    ) -> Option<Turn> {
         match (finding, &mut self.open) {
-            (Finding::Nothing, Some(open)) if probe => open.probe = None,
+            (Finding::Nothing, Some(open)) if probe => {
+                if open.probe.is_some_and(|probe| probe.is_own) {
+                    open.probe = None;
+                    return Some(Turn::Freed);
+                }
+            }
             (Finding::Nothing, _) => {}
             // A success is as good as a probe's, whoever made the attempt.
-            (Finding::Success, Some(_)) => *self = Self::new(now),
+            (Finding::Success, Some(open)) => {
+                let opening = open.opening;
+                *self = Self::new(now);
+                return Some(Turn::Closed(opening));
+            }
             (Finding::Success, None) => self.count(settings, now).attempts += 1,
             (Finding::Failure { pause, .. }, Some(_)) => {
                 if probe {
                     self.open(pause, settings, now);
-                    return true;
+                    return Some(Turn::Opened);
                 }
             }
             (Finding::Failure { pause, decisive }, None) => {
@@ -121,16 +172,84 @@ impl Breaker {
                 bucket.failures += 1;
                 if decisive || self.is_failing(settings, now) {
                     self.open(pause, settings, now);
-                    return true;
+                    return Some(Turn::Opened);
                 }
             }
         }
-        false
+        None
     }
 
-    /// Since when and until when the circuit is open, if it is.
-    pub(super) fn opening(&self) -> Option<(Instant, Instant)> {
-        self.open.map(|open| (open.since, open.until))
+    /// Since when and until when the circuit is open, or was before it became half-open; `None` when it is closed.
+    pub(super) fn opening(&self, now: Instant) -> Option<(Instant, Instant)> {
+        self.open
+            .filter(|open| now < open.until + FORGOTTEN_AFTER)
+            .map(|open| (open.since, open.until))
+    }
+
+    /// The opening that other processes know of, or are about to.
+    pub(super) fn shared(&self) -> Option<Uuid> {
+        self.open?.opening
+    }
+
+    /// Names the opening, to be told to other processes; `None` keeps it to this one.
+    pub(super) fn share(&mut self, opening: Option<Uuid>) {
+        if let Some(open) = &mut self.open {
+            open.opening = opening;
+        }
+    }
+
+    /// Whether this process makes the probe.
+    pub(super) fn is_probing(&self) -> bool {
+        self.open
+            .and_then(|open| open.probe)
+            .is_some_and(|probe| probe.is_own)
+    }
+
+    /// Takes over what another process found. Returns whether that is news.
+    pub(super) fn adopt(&mut self, seen: Seen, now: Instant) -> bool {
+        let known = self.open.filter(|open| open.opening == Some(seen.opening));
+        let probe = match (seen.claimed_until, known.and_then(|open| open.probe)) {
+            (Some(until), _) => Some(Probe {
+                until,
+                is_own: false,
+            }),
+            (None, probe) => probe.filter(|probe| probe.is_own),
+        };
+        // Read again, it is the same but for the time that reading took.
+        let off = |known: Open| known.until.max(seen.until) - known.until.min(seen.until);
+        if let Some(known) = known.filter(|known| off(*known) < SAME) {
+            self.open = Some(Open { probe, ..known });
+            return false;
+        }
+        if known.is_none() {
+            *self = Self::new(now);
+        }
+        self.open = Some(Open {
+            since: seen.since,
+            until: seen.until,
+            probe,
+            opening: Some(seen.opening),
+        });
+        true
+    }
+
+    /// Gives up an own probe that is not this process's to make.
+    pub(super) fn release(&mut self) {
+        if let Some(open) = &mut self.open {
+            open.probe = open.probe.filter(|probe| !probe.is_own);
+        }
+    }
+
+    /// Ends its pause at `latest`, for the settings allow no more.
+    pub(super) fn shorten(&mut self, latest: Instant) {
+        if let Some(open) = &mut self.open {
+            open.until = open.until.min(latest);
+        }
+    }
+
+    /// Closes it, since others found that it is well or that it is not wanted.
+    pub(super) fn close(&mut self, now: Instant) {
+        *self = Self::new(now);
     }
 
     /// Whether it is closed and remembers nothing.
@@ -146,6 +265,7 @@ impl Breaker {
             since,
             until: now + pause,
             probe: None,
+            opening: None,
         });
     }
 
@@ -192,199 +312,4 @@ impl Breaker {
 }
 
 #[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-
-    use super::*;
-
-    const SECOND: Duration = Duration::from_secs(1);
-    const SETTINGS: CircuitSettings = CircuitSettings {
-        failure_threshold: 3,
-        failure_rate: 50,
-        failure_window: Duration::from_mins(1),
-        reset_timeout: Duration::from_mins(30),
-    };
-    const FAILURE: Finding = Finding::Failure {
-        pause: Duration::from_mins(10),
-        decisive: false,
-    };
-
-    fn settle(breaker: &mut Breaker, finding: Finding, now: Instant) -> bool {
-        breaker.settle(finding, false, &SETTINGS, now)
-    }
-
-    fn opened(now: Instant) -> Breaker {
-        let mut breaker = Breaker::new(now);
-        assert_eq!(
-            (0..3)
-                .map(|_| settle(&mut breaker, FAILURE, now))
-                .collect::<Vec<_>>(),
-            [false, false, true]
-        );
-        breaker
-    }
-
-    #[test]
-    fn it_opens_at_the_threshold_and_lets_one_probe_through_after_the_pause() {
-        let now = Instant::now();
-        let mut breaker = opened(now);
-        let until = now + SECOND * 600;
-        assert_eq!(breaker.opening(), Some((now, until)));
-        assert_eq!(
-            breaker.admit(until.checked_sub(SECOND).unwrap()),
-            Gate::Open { until }
-        );
-        assert_eq!(breaker.admit(until), Gate::Probe);
-        assert_eq!(
-            breaker.admit(until),
-            Gate::Open {
-                until: until + PROBE_CLAIM
-            }
-        );
-        breaker.settle(Finding::Success, true, &SETTINGS, until);
-        assert_eq!(breaker.admit(until), Gate::Closed);
-        assert!(breaker.is_idle(&SETTINGS, until));
-    }
-
-    #[test]
-    fn a_failed_probe_opens_it_again_and_keeps_the_beginning() {
-        let now = Instant::now();
-        let mut breaker = opened(now);
-        let later = now + SECOND * 600;
-        assert_eq!(breaker.admit(later), Gate::Probe);
-        assert!(breaker.settle(
-            Finding::Failure {
-                pause: SECOND * 5,
-                decisive: false
-            },
-            true,
-            &SETTINGS,
-            later
-        ));
-        assert_eq!(breaker.opening(), Some((now, later + SECOND * 5)));
-    }
-
-    #[test]
-    fn an_aborted_probe_decides_nothing_and_frees_the_claim() {
-        let now = Instant::now();
-        let mut breaker = opened(now);
-        let later = now + SECOND * 600;
-        assert_eq!(breaker.admit(later), Gate::Probe);
-        breaker.settle(Finding::Nothing, true, &SETTINGS, later);
-        assert_eq!(breaker.admit(later), Gate::Probe);
-        assert_eq!(
-            breaker.admit(later + PROBE_CLAIM),
-            Gate::Probe,
-            "a probe that never reports is given up"
-        );
-    }
-
-    #[test]
-    fn few_failures_among_many_attempts_do_not_open_it() {
-        let now = Instant::now();
-        let mut breaker = Breaker::new(now);
-        for _ in 0..10 {
-            settle(&mut breaker, Finding::Success, now);
-        }
-        for _ in 0..9 {
-            assert!(!settle(&mut breaker, FAILURE, now));
-        }
-        assert!(settle(&mut breaker, FAILURE, now), "ten of twenty are half");
-    }
-
-    #[test]
-    fn failures_are_forgotten_after_the_window() {
-        let now = Instant::now();
-        let mut breaker = Breaker::new(now);
-        settle(&mut breaker, FAILURE, now);
-        settle(&mut breaker, FAILURE, now + SECOND * 30);
-        assert!(
-            !settle(&mut breaker, FAILURE, now + SECOND * 61),
-            "the first has left"
-        );
-        assert!(settle(&mut breaker, FAILURE, now + SECOND * 62));
-    }
-
-    #[test]
-    fn one_decisive_failure_is_enough() {
-        let now = Instant::now();
-        let mut breaker = Breaker::new(now);
-        assert!(settle(
-            &mut breaker,
-            Finding::Failure {
-                pause: SECOND,
-                decisive: true
-            },
-            now
-        ));
-    }
-
-    #[test]
-    fn the_pause_is_clamped() {
-        let now = Instant::now();
-        for (pause, clamped) in [
-            (Duration::ZERO, MIN_PAUSE),
-            (SECOND * 90, SECOND * 90),
-            (SECOND * 9999, SETTINGS.reset_timeout),
-        ] {
-            let mut breaker = Breaker::new(now);
-            settle(
-                &mut breaker,
-                Finding::Failure {
-                    pause,
-                    decisive: true,
-                },
-                now,
-            );
-            assert_eq!(breaker.opening(), Some((now, now + clamped)));
-        }
-    }
-
-    #[test]
-    fn attempts_that_began_before_it_opened_do_not_prolong_it_but_may_heal_it() {
-        let now = Instant::now();
-        let mut breaker = opened(now);
-        assert!(!settle(&mut breaker, FAILURE, now + SECOND));
-        assert_eq!(breaker.opening(), Some((now, now + SECOND * 600)));
-        settle(&mut breaker, Finding::Success, now + SECOND);
-        assert_eq!(breaker.admit(now + SECOND), Gate::Closed);
-    }
-
-    proptest! {
-        #[test]
-        fn it_opens_at_threshold_and_rate_and_not_before(events in prop::collection::vec((any::<bool>(), 0_u64..20), 0..200)) {
-            let start = Instant::now();
-            let (mut breaker, mut now) = (Breaker::new(start), start);
-            let mut seen: Vec<(Instant, bool)> = Vec::new();
-            for (failed, wait) in events {
-                now += SECOND * u32::try_from(wait).unwrap();
-                seen.push((now, failed));
-                let opened = settle(&mut breaker, if failed { FAILURE } else { Finding::Success }, now);
-                // The window moves by twelfths: this one and the eleven before count.
-                let twelfth = |at: Instant| (at - start).as_secs() / (SETTINGS.failure_window.as_secs() / 12);
-                let recent: Vec<bool> =
-                    seen.iter().filter(|(at, _)| twelfth(*at) + 12 > twelfth(now)).map(|(_, failed)| *failed).collect();
-                let failures = recent.iter().filter(|failed| **failed).count();
-                let due = failed && failures >= 3 && failures * 100 >= recent.len() * 50;
-                prop_assert_eq!(opened, due, "{} failures of {}", failures, recent.len());
-                if opened {
-                    break;
-                }
-            }
-        }
-
-        #[test]
-        fn at_most_one_probe_at_a_time(waits in prop::collection::vec(0_u64..90, 1..100)) {
-            let start = Instant::now();
-            let (mut breaker, mut now) = (opened(start), start + SECOND * 600);
-            let mut last_probe: Option<Instant> = None;
-            for wait in waits {
-                now += SECOND * u32::try_from(wait).unwrap();
-                if breaker.admit(now) == Gate::Probe {
-                    prop_assert!(last_probe.is_none_or(|last| now >= last + PROBE_CLAIM));
-                    last_probe = Some(now);
-                }
-            }
-        }
-    }
-}
+mod tests;

@@ -1,28 +1,41 @@
-//! The circuits of this process, by Plan credential and model.
+//! Circuits, by Plan credential and model.
 
-use std::collections::HashMap;
+mod memory;
+
 use std::sync::Arc;
 use std::time::Instant;
 
+use futures::FutureExt as _;
+use futures::future::BoxFuture;
 use parking_lot::Mutex;
+use spillway_core::domain::usage::FallbackReason;
+use spillway_core::repository::circuits::CircuitName;
 use uuid::Uuid;
 
-use super::breaker::{Breaker, Finding, Gate};
+pub(super) use self::memory::Circuits;
+use super::breaker::{Finding, Gate};
 use crate::call::CircuitSettings;
 
-/// Models remembered for one credential. Clients name models, so there is no other bound on them.
-const MAX_MODELS: usize = 256;
-
-/// Keeps circuits. This process's own for now; one shared by all pods is another implementation.
+/// Keeps circuits, in memory: only [`claim`](Self::claim) may take time.
 pub trait CircuitStore: Send + Sync + 'static {
     /// Asks to make an attempt. The answer says which circuit a probe is of, to be settled so.
     fn admit(&self, credential: Uuid, model: &str, now: Instant) -> Admittance;
 
+    /// Asks whether the probe that was admitted is this process's to make. The answer says how the attempt may go on; one that
+    /// is not a probe any more is not to be settled as one.
+    fn claim(&self, name: CircuitName) -> BoxFuture<'static, Gate>;
+
+    /// Whether the Plan is not to be asked for `model`: its circuit is open, or waits for a probe. Claims nothing.
+    fn is_open(&self, credential: Uuid, model: &str, now: Instant) -> bool;
+
     /// Reports how an attempt ended. Returns whether that opened a circuit.
     fn settle(&self, report: &Report<'_>, settings: &CircuitSettings, now: Instant) -> bool;
 
-    /// The circuits that are open.
+    /// The circuits that are open or half-open.
     fn open(&self) -> Vec<OpenCircuit>;
+
+    /// Whether what was found before this process began is known, as far as it can be.
+    fn is_loaded(&self) -> bool;
 }
 
 /// What the circuits of a credential say to an attempt.
@@ -43,6 +56,8 @@ pub struct Report<'a> {
     pub model: &'a str,
     /// What was found.
     pub finding: Finding,
+    /// Why it failed, if it did.
+    pub reason: Option<FallbackReason>,
     /// Whether the finding is about the credential as such, for every model.
     pub whole_credential: bool,
     /// The admittance that the attempt was made with, if it was a probe.
@@ -62,126 +77,33 @@ pub struct OpenCircuit {
     pub until: Instant,
 }
 
-/// Circuits in memory.
+/// The circuits of this process alone.
 #[derive(Debug, Clone, Default)]
-pub struct LocalCircuits(Arc<Mutex<HashMap<Uuid, CredentialCircuits>>>);
-
-#[derive(Debug)]
-struct CredentialCircuits {
-    whole: Breaker,
-    models: HashMap<Box<str>, Breaker>,
-}
-
-impl CredentialCircuits {
-    fn new(now: Instant) -> Self {
-        Self {
-            whole: Breaker::new(now),
-            models: HashMap::new(),
-        }
-    }
-
-    /// The circuit of a model. `None` when there are too many models already, all of them in use.
-    fn model(
-        &mut self,
-        model: &str,
-        settings: &CircuitSettings,
-        now: Instant,
-    ) -> Option<&mut Breaker> {
-        if !self.models.contains_key(model) {
-            if self.models.len() >= MAX_MODELS {
-                self.models
-                    .retain(|_, breaker| !breaker.is_idle(settings, now));
-            }
-            if self.models.len() >= MAX_MODELS {
-                return None;
-            }
-            self.models.insert(model.into(), Breaker::new(now));
-        }
-        self.models.get_mut(model)
-    }
-}
+pub struct LocalCircuits(Arc<Mutex<Circuits>>);
 
 impl CircuitStore for LocalCircuits {
     fn admit(&self, credential: Uuid, model: &str, now: Instant) -> Admittance {
-        let mut circuits = self.0.lock();
-        let Some(circuits) = circuits.get_mut(&credential) else {
-            return Admittance {
-                gate: Gate::Closed,
-                whole_credential: false,
-            };
-        };
-        let whole = circuits.whole.admit(now);
-        if whole != Gate::Closed {
-            return Admittance {
-                gate: whole,
-                whole_credential: true,
-            };
-        }
-        let gate = circuits
-            .models
-            .get_mut(model)
-            .map_or(Gate::Closed, |breaker| breaker.admit(now));
-        Admittance {
-            gate,
-            whole_credential: false,
-        }
+        self.0.lock().admit(credential, model, now)
+    }
+
+    fn claim(&self, _: CircuitName) -> BoxFuture<'static, Gate> {
+        std::future::ready(Gate::Probe).boxed()
+    }
+
+    fn is_open(&self, credential: Uuid, model: &str, now: Instant) -> bool {
+        self.0.lock().is_open(credential, model, now)
     }
 
     fn settle(&self, report: &Report<'_>, settings: &CircuitSettings, now: Instant) -> bool {
-        let mut circuits = self.0.lock();
-        let circuits = circuits
-            .entry(report.credential)
-            .or_insert_with(|| CredentialCircuits::new(now));
-        let probes = |whole: bool| {
-            report
-                .probe
-                .is_some_and(|probe| probe.whole_credential == whole)
-        };
-        // What is found about a model says that the credential as such is accepted, and the other way round nothing.
-        let about_whole = match report.finding {
-            Finding::Failure { .. } if !report.whole_credential => Finding::Success,
-            finding => finding,
-        };
-        let mut opened = false;
-        if report.whole_credential || circuits.whole.opening().is_some() {
-            opened |= circuits
-                .whole
-                .settle(about_whole, probes(true), settings, now);
-        }
-        // A model that nothing was learnt about may be made up: it is not remembered.
-        let breaker = match report.finding {
-            _ if report.whole_credential => None,
-            Finding::Nothing => circuits.models.get_mut(report.model),
-            Finding::Success | Finding::Failure { .. } => {
-                circuits.model(report.model, settings, now)
-            }
-        };
-        if let Some(breaker) = breaker {
-            opened |= breaker.settle(report.finding, probes(false), settings, now);
-        }
-        opened
+        self.0.lock().settle(report, settings, now).opened()
     }
 
     fn open(&self) -> Vec<OpenCircuit> {
-        let circuits = self.0.lock();
-        let mut open = Vec::new();
-        for (&credential, circuits) in circuits.iter() {
-            let models = circuits
-                .models
-                .iter()
-                .map(|(model, breaker)| (Some(model.to_string()), breaker));
-            for (model, breaker) in models.chain([(None, &circuits.whole)]) {
-                if let Some((since, until)) = breaker.opening() {
-                    open.push(OpenCircuit {
-                        credential,
-                        model,
-                        since,
-                        until,
-                    });
-                }
-            }
-        }
-        open
+        self.0.lock().open(Instant::now())
+    }
+
+    fn is_loaded(&self) -> bool {
+        true
     }
 }
 
@@ -189,6 +111,7 @@ impl CircuitStore for LocalCircuits {
 mod tests {
     use std::time::Duration;
 
+    use super::memory::MAX_MODELS;
     use super::*;
 
     const SETTINGS: CircuitSettings = CircuitSettings {
@@ -213,6 +136,7 @@ mod tests {
             credential: ONE,
             model: "a",
             finding,
+            reason: None,
             whole_credential,
             probe,
         }
@@ -237,6 +161,20 @@ mod tests {
         ));
         assert_eq!(circuits.admit(TWO, "a", now).gate, Gate::Closed);
         assert_eq!(circuits.open().len(), 2);
+    }
+
+    #[test]
+    fn looking_claims_no_probe() {
+        let (circuits, now) = (LocalCircuits::default(), Instant::now());
+        circuits.settle(&report(FAILURE, false, None), &SETTINGS, now);
+        let later = now + Duration::from_secs(11);
+        for at in [now, later] {
+            assert!(circuits.is_open(ONE, "a", at));
+            assert!(!circuits.is_open(ONE, "b", at) && !circuits.is_open(TWO, "a", at));
+        }
+        assert_eq!(circuits.admit(ONE, "a", later).gate, Gate::Probe);
+        circuits.settle(&report(FAILURE, true, None), &SETTINGS, now);
+        assert!(circuits.is_open(ONE, "b", now));
     }
 
     #[test]
@@ -297,6 +235,7 @@ mod tests {
             circuits
                 .0
                 .lock()
+                .0
                 .values()
                 .all(|circuits| circuits.models.is_empty())
         );

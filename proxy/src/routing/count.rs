@@ -1,7 +1,7 @@
 //! Counts the tokens of a request: by the Plan, else by Bedrock, else by a guess that says so.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant as StdInstant};
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue, Method, Response, StatusCode};
@@ -90,15 +90,8 @@ impl Counter {
     }
 
     fn is_open(&self, plan: &PlanCredential, call: &Call) -> bool {
-        let now = StdInstant::now();
-        self.circuits.open().iter().any(|circuit| {
-            circuit.credential == plan.id
-                && circuit.until > now
-                && circuit
-                    .model
-                    .as_ref()
-                    .is_none_or(|model| *model == call.head.model)
-        })
+        self.circuits
+            .is_open(plan.id, &call.head.model, std::time::Instant::now())
     }
 
     async fn ask_plan(&self, call: &Call, plan: &PlanCredential) -> PlanAnswer {

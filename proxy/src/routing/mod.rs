@@ -8,6 +8,7 @@ mod breaker;
 mod circuits;
 mod class;
 mod count;
+mod encoded;
 mod end;
 mod estimate;
 mod frame_relay;
@@ -17,6 +18,7 @@ mod pace;
 mod permit;
 mod plan_query;
 mod relay;
+mod shared;
 mod target;
 
 use std::sync::Arc;
@@ -38,6 +40,7 @@ pub use self::estimate::input_tokens as estimate_input_tokens;
 use self::ledger::Ledger;
 use self::permit::Permit;
 pub use self::plan_query::PlanAnswer;
+pub use self::shared::{SharedCircuits, SharedSettings};
 use self::target::bedrock_target;
 use crate::adapter::ErrorBody;
 use crate::adapter::bedrock::{Api, Bedrock, BedrockTarget};
@@ -120,7 +123,12 @@ impl Router {
         }
     }
 
-    /// The circuits that are open, for metrics.
+    /// Whether the circuits that were open before this process began are known, as far as they can be.
+    pub fn is_loaded(&self) -> bool {
+        self.circuits.is_loaded()
+    }
+
+    /// The circuits that are open or half-open, for metrics.
     pub fn open_circuits(&self) -> Vec<OpenCircuit> {
         self.circuits.open()
     }
@@ -135,8 +143,8 @@ impl Router {
         let admittance = self
             .circuits
             .admit(plan.id, &call.head.model, Instant::now());
-        let permit = self.permit(plan, call, admittance);
-        if matches!(admittance.gate, Gate::Open { .. }) {
+        let mut permit = self.permit(plan, call, admittance);
+        if matches!(permit.claim(admittance).await, Gate::Open { .. }) {
             let first = match self
                 .fall_back(
                     call,

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use http::HeaderMap;
 use http::header::RETRY_AFTER;
 use spillway_core::domain::usage::FallbackReason;
+use spillway_core::repository::circuits::CircuitName;
 use uuid::Uuid;
 
 use super::breaker::{Finding, Gate};
@@ -46,9 +47,25 @@ impl Permit {
         }
     }
 
+    /// Makes sure that a probe is this process's to make; without a database it is. Says whether the Plan may be asked.
+    pub(super) async fn claim(&mut self, admittance: Admittance) -> Gate {
+        let Some(probe) = self.probe else {
+            return admittance.gate;
+        };
+        let name = CircuitName {
+            credential: self.credential,
+            model: (!probe.whole_credential).then(|| self.model.to_string()),
+        };
+        let gate = self.circuits.claim(name).await;
+        if gate != Gate::Probe {
+            self.probe = None;
+        }
+        gate
+    }
+
     /// The Plan is well.
     pub(super) fn succeed(&mut self) {
-        self.settle(Finding::Success, false);
+        self.settle(Finding::Success, None, false);
     }
 
     /// The Plan failed; its answer's headers, if it gave one, say for how long.
@@ -64,7 +81,7 @@ impl Permit {
             },
             Failure::Feature | Failure::Client | Failure::Spent => Finding::Nothing,
         };
-        self.settle(finding, failure == Failure::Account);
+        self.settle(finding, failure.reason(), failure == Failure::Account);
     }
 
     fn pause(&self, reason: FallbackReason, headers: &HeaderMap) -> Duration {
@@ -77,7 +94,7 @@ impl Permit {
             .map_or(RATE_LIMIT_PAUSE, Duration::from_secs)
     }
 
-    fn settle(&mut self, finding: Finding, whole_credential: bool) {
+    fn settle(&mut self, finding: Finding, reason: Option<FallbackReason>, whole_credential: bool) {
         if std::mem::replace(&mut self.settled, true) {
             return;
         }
@@ -85,6 +102,7 @@ impl Permit {
             credential: self.credential,
             model: &self.model,
             finding,
+            reason,
             whole_credential,
             probe: self.probe,
         };
@@ -100,7 +118,7 @@ impl Permit {
 impl Drop for Permit {
     fn drop(&mut self) {
         if self.probe.is_some() {
-            self.settle(Finding::Nothing, false);
+            self.settle(Finding::Nothing, None, false);
         }
     }
 }

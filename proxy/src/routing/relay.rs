@@ -19,7 +19,7 @@ use crate::call::Closing;
 use crate::stream::{PING, SseReader, error_event};
 
 /// The largest event that is relayed. Results of server tools come as one event each.
-const MAX_EVENT: usize = 16 * 1024 * 1024;
+pub(super) const MAX_EVENT: usize = 16 * 1024 * 1024;
 
 /// Relays whole events as they come, reading usage beside them. Whatever happens to the upstream, the client gets whole events
 /// and, where the answer is not complete, an `error` event; its last events leave when the usage is durable.

@@ -20,7 +20,7 @@ use std::time::{Duration, Instant};
 use http::{HeaderMap, HeaderName, HeaderValue};
 use serde_json::{Value, json};
 use spillway_core::security::key::AccessKeyToken;
-use spillway_e2e::upstream::FakeUpstreams;
+use spillway_e2e::upstream::{Config, FakeUpstreams};
 use sqlx::PgPool;
 use sqlx::postgres::PgPoolOptions;
 use tempfile::TempDir;
@@ -45,8 +45,17 @@ impl World {
 
     /// A world whose pool is told of other upstreams than the fake ones: `change` their URLs.
     pub async fn create_with(change: impl FnOnce(&mut FakeUpstreams)) -> Self {
+        Self::with(Config::default(), change).await
+    }
+
+    /// A world whose upstreams are configured so.
+    pub async fn with_upstreams(config: Config) -> Self {
+        Self::with(config, |_| {}).await
+    }
+
+    async fn with(config: Config, change: impl FnOnce(&mut FakeUpstreams)) -> Self {
         let postgres = Postgres::start().await;
-        let mut fakes = FakeUpstreams::start().await.unwrap();
+        let mut fakes = FakeUpstreams::start_with(config).await.unwrap();
         change(&mut fakes);
         let database = PgPoolOptions::new()
             .max_connections(4)
@@ -86,6 +95,16 @@ impl World {
         proxy
     }
 
+    /// The usage rows when everything is written that will be: there is no row for what was asked before this.
+    pub async fn rows_after_a_message(&self, proxy: &Proxy, count: usize) -> Vec<Row> {
+        let response = send(proxy, self.key.expose(), &message("the last", false)).await;
+        response.bytes().await.unwrap();
+        let mut rows = self.rows(count + 1).await;
+        assert_eq!(rows.len(), count + 1, "{rows:?}");
+        rows.truncate(count);
+        rows
+    }
+
     /// Waits until there are `count` usage rows, and returns their request ids and statuses.
     pub async fn rows(&self, count: usize) -> Vec<Row> {
         let until = Instant::now() + within();
@@ -108,8 +127,12 @@ impl World {
 #[derive(Debug, sqlx::FromRow)]
 pub struct Row {
     pub upstream_request_id: Option<String>,
-    pub status: String,
     pub model: String,
+    pub upstream_model: Option<String>,
+    pub is_fallback: bool,
+    pub stream: bool,
+    pub status: String,
+    pub http_status: i32,
     pub estimated: bool,
     pub input_tokens: i64,
     pub output_tokens: i64,
@@ -120,8 +143,8 @@ pub struct Row {
 
 async fn rows(database: &PgPool) -> Vec<Row> {
     sqlx::query_as(
-        "SELECT upstream_request_id, status, model, estimated, input_tokens, output_tokens, cost_micro_usd, provider, key_name
-         FROM token_usages ORDER BY created_at",
+        "SELECT upstream_request_id, model, upstream_model, is_fallback, stream, status, http_status::int, estimated, input_tokens, output_tokens, cost_micro_usd, provider,
+         key_name FROM token_usages ORDER BY created_at",
     )
     .fetch_all(database)
     .await

@@ -29,6 +29,7 @@ const REGION: &str = "us-east-1";
 /// What a test changes about its user.
 pub struct Tenant {
     pub database: PgPool,
+    pool: PoolConfig,
     pool_id: Uuid,
     user: UserRow,
     user_id: Uuid,
@@ -59,7 +60,7 @@ impl Tenant {
             &mut connection,
             &NewPool {
                 origin: origin("default"),
-                config,
+                config: config.clone(),
             },
         )
         .await
@@ -81,10 +82,29 @@ impl Tenant {
         drop(connection);
         Self {
             database,
+            pool: config,
             pool_id,
             user,
             user_id,
         }
+    }
+
+    /// Changes the pool.
+    pub async fn change_pool(&mut self, change: impl FnOnce(&mut PoolConfig)) {
+        change(&mut self.pool);
+        let mut connection = self.database.acquire().await.unwrap();
+        let pool = NewPool {
+            origin: origin("default"),
+            config: self.pool.clone(),
+        };
+        pools::upsert(&mut connection, &pool).await.unwrap();
+    }
+
+    /// Writes a Bedrock credential of this resource name, and returns its row.
+    pub async fn write_bedrock(&self, name: &str, secret: &BedrockSecret) -> Uuid {
+        let envelope = Envelope::local(&SecretString::from(ENCRYPTION_KEY)).unwrap();
+        let mut connection = self.database.acquire().await.unwrap();
+        insert_bedrock(&mut connection, &envelope, name, secret).await
     }
 
     /// The pool's row.
@@ -208,23 +228,37 @@ async fn write_credentials(connection: &mut PgConnection, envelope: &Envelope) -
         encrypted_with: envelope.encrypted_with(),
     };
     plan_keys::upsert(&mut *connection, &new).await.unwrap();
-    let bedrock_key = Uuid::new_v4();
     let secret = BedrockSecret::AccessKeys {
         access_key_id: AWS_ACCESS_KEY_ID.to_owned(),
         secret_access_key: AWS_SECRET_ACCESS_KEY.into(),
         session_token: None,
     };
+    let bedrock_key = insert_bedrock(connection, envelope, "bedrock", &secret).await;
+    (plan_key, bedrock_key)
+}
+
+async fn insert_bedrock(
+    connection: &mut PgConnection,
+    envelope: &Envelope,
+    name: &str,
+    secret: &BedrockSecret,
+) -> Uuid {
+    let id = Uuid::new_v4();
     let new = NewBedrockKey {
-        id: bedrock_key,
-        origin: origin("bedrock"),
+        id,
+        origin: origin(name),
         region: REGION.to_owned(),
         endpoint_url: None,
-        auth_kind: "access_keys",
+        auth_kind: match secret {
+            BedrockSecret::AccessKeys { .. } => "access_keys",
+            BedrockSecret::ApiKey(_) => "api_key",
+            BedrockSecret::PodIdentity => "pod_identity",
+        },
         secret_version: Some("1".to_owned()),
         fingerprint: vec![1],
-        sealed: secret.seal(envelope, bedrock_key).await.unwrap(),
+        sealed: secret.seal(envelope, id).await.unwrap(),
         encrypted_with: envelope.encrypted_with(),
     };
     bedrock_keys::upsert(&mut *connection, &new).await.unwrap();
-    (plan_key, bedrock_key)
+    id
 }

@@ -63,6 +63,11 @@ impl Fakes {
             .await;
     }
 
+    /// Has the Plan answer by no rule any more.
+    pub async fn clear_rules(&self) {
+        let _: Value = self.call(Method::DELETE, "/plan/rules", None).await;
+    }
+
     /// What one upstream was asked to generate, and what it answered.
     pub async fn generated(&self, upstream: Kind) -> Vec<Exchange> {
         let name = match upstream {

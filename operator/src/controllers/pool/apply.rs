@@ -1,8 +1,10 @@
 //! Carries out what was planned for a `ProxyPool`.
 
+use spillway_core::repository::circuits;
 use spillway_core::repository::leadership::commit;
 use spillway_core::repository::pools::{self, NewPool};
 use spillway_crds::ProxyPool;
+use uuid::Uuid;
 
 use super::super::error::ReconcileError;
 use super::super::outcome::Rows;
@@ -42,6 +44,14 @@ pub(super) async fn store(
         spillway_core::repository::plan_keys::prune(&mut transaction, rows.cluster_id()).await?;
     }
     Ok(commit(transaction).await?)
+}
+
+/// Closes the circuits of a pool, as `value` of its annotation asks. Returns how many there were.
+pub(super) async fn reset(rows: &Rows, pool_id: Uuid, value: &str) -> Result<u64, ReconcileError> {
+    let mut transaction = rows.begin().await?;
+    let closed = circuits::reset(&mut transaction, pool_id, value).await?;
+    commit(transaction).await?;
+    Ok(closed)
 }
 
 /// Ends the row of the resource with this uid, and Plan keys that nobody names any more.

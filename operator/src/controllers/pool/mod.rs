@@ -6,12 +6,12 @@ pub mod plan;
 pub mod status;
 
 use kube::ResourceExt;
-use spillway_core::repository::pools;
-use spillway_crds::{ProxyPool, ProxyPoolStatus};
+use spillway_core::repository::{circuits, pools};
+use spillway_crds::{ProxyPool, ProxyPoolStatus, RESET_CIRCUIT_ANNOTATION};
 
 use self::plan::Observed;
 use super::error::ReconcileError;
-use super::outcome::{Env, MAX_STEPS, Outcome, Rows};
+use super::outcome::{Env, MAX_STEPS, Notice, Outcome, Rows};
 use super::{plan_keys, references};
 
 /// Brings the rows and the proxies of `pool` to what it says, and judges it.
@@ -19,6 +19,7 @@ pub async fn reconcile(
     env: &Env<'_>,
     pool: &ProxyPool,
 ) -> Result<Outcome<ProxyPoolStatus>, ReconcileError> {
+    let mut notices = Vec::new();
     for _ in 0..MAX_STEPS {
         let observed = observe(env, pool).await?;
         let plan = plan::plan(&observed, pool, env.rules);
@@ -26,19 +27,39 @@ pub async fn reconcile(
             apply::store(env.rows, pool, &observed, store).await?;
             continue;
         }
+        if let Some((pool_id, value)) = &plan.reset {
+            let closed = apply::reset(env.rows, *pool_id, value).await?;
+            notices.push(reset_notice(closed));
+            continue;
+        }
         let proxies = if plan.may_run {
             env.world.proxies(pool).await?
         } else {
             None
         };
-        return Ok(status::outcome(
-            pool,
-            &env.world.pool_url(pool),
-            &plan,
-            proxies.as_ref(),
-        ));
+        let url = env.world.pool_url(pool);
+        return Ok(Outcome {
+            notices,
+            ..status::outcome(pool, &url, &plan, proxies.as_ref())
+        });
     }
     Err(ReconcileError::Unsettled)
+}
+
+fn reset_notice(closed: u64) -> Notice {
+    let circuits = match closed {
+        0 => "no circuit was open".to_owned(),
+        1 => "1 circuit was closed".to_owned(),
+        closed => format!("{closed} circuits were closed"),
+    };
+    Notice {
+        is_warning: false,
+        reason: "CircuitsReset",
+        action: "ResetCircuits",
+        note: format!(
+            "{circuits}, as {RESET_CIRCUIT_ANNOTATION} asks: requests try the Plan again"
+        ),
+    }
 }
 
 /// Ends the row of a deleted pool. Its users stay, without a pool.
@@ -79,9 +100,14 @@ async fn observe(env: &Env<'_>, pool: &ProxyPool) -> Result<Observed, ReconcileE
         &pool.name_any(),
     )
     .await?;
+    let handled_reset = match &stored {
+        Some((_, config)) => circuits::handled_reset(&mut reader, config.id).await?,
+        None => None,
+    };
     Ok(Observed {
         plan_key,
         credential,
         stored,
+        handled_reset,
     })
 }

@@ -2,7 +2,7 @@
 
 use kube::ResourceExt;
 use spillway_core::domain::pool::PoolConfig;
-use spillway_crds::ProxyPool;
+use spillway_crds::{ProxyPool, RESET_CIRCUIT_ANNOTATION};
 use uuid::Uuid;
 
 use super::super::conditions::Problem;
@@ -20,6 +20,8 @@ pub struct Observed {
     pub credential: Option<Result<Uuid, Problem>>,
     /// What is stored: the resource's uid and the settings.
     pub stored: Option<(String, PoolConfig)>,
+    /// The value of the annotation that circuits were last reset for.
+    pub handled_reset: Option<String>,
 }
 
 /// What is to be done.
@@ -27,6 +29,8 @@ pub struct Observed {
 pub struct Plan {
     /// The row to be written, if any.
     pub store: Option<Store>,
+    /// The stored pool whose circuits are to be closed, and the value that asks for it.
+    pub reset: Option<(Uuid, String)>,
     /// Whether proxies may run for it.
     pub may_run: bool,
     /// What is wrong.
@@ -55,6 +59,7 @@ pub fn plan(observed: &Observed, pool: &ProxyPool, rules: &Rules) -> Plan {
         );
         return Plan {
             store: None,
+            reset: None,
             may_run: false,
             problems: vec![Problem::accepted("NamespaceNotAllowed", message)],
         };
@@ -127,9 +132,18 @@ pub fn plan(observed: &Observed, pool: &ProxyPool, rules: &Rules) -> Plan {
     problems.extend(references);
     Plan {
         store,
+        reset: reset(observed, pool),
         may_run: true,
         problems,
     }
+}
+
+/// Circuits are closed once for each new value of the annotation.
+fn reset(observed: &Observed, pool: &ProxyPool) -> Option<(Uuid, String)> {
+    let (_, stored) = observed.stored.as_ref()?;
+    let wanted = pool.annotations().get(RESET_CIRCUIT_ANNOTATION)?;
+    let is_new = !wanted.is_empty() && observed.handled_reset.as_ref() != Some(wanted);
+    is_new.then(|| (stored.id, wanted.clone()))
 }
 
 #[cfg(test)]
@@ -160,6 +174,7 @@ mod tests {
             plan_key: None,
             credential: None,
             stored,
+            handled_reset: None,
         }
     }
 
@@ -186,6 +201,7 @@ mod tests {
             planned(&spec, &observed(Some(stored(&spec)))),
             Plan {
                 store: None,
+                reset: None,
                 may_run: true,
                 problems: vec![]
             }
@@ -197,6 +213,28 @@ mod tests {
         );
         let former = Some(("another-uid".to_owned(), stored(&spec).1));
         assert!(planned(&spec, &observed(former)).store.is_some());
+    }
+
+    #[test]
+    fn circuits_are_reset_once_for_each_new_value() {
+        let spec = json!({});
+        let asked = |value: &str, observed: &Observed| {
+            let mut pool = pool(&spec);
+            pool.annotations_mut()
+                .insert(RESET_CIRCUIT_ANNOTATION.to_owned(), value.to_owned());
+            plan(observed, &pool, &rules(&["spillway-system"])).reset
+        };
+        let handled = |value: Option<&str>| Observed {
+            handled_reset: value.map(str::to_owned),
+            ..observed(Some(stored(&spec)))
+        };
+        let reset = |value: &str| Some((Uuid::from_u128(1), value.to_owned()));
+        assert_eq!(asked("1", &handled(None)), reset("1"));
+        assert_eq!(asked("1", &handled(Some("1"))), None);
+        assert_eq!(asked("2", &handled(Some("1"))), reset("2"));
+        assert_eq!(asked("", &handled(Some("1"))), None);
+        assert_eq!(planned(&spec, &handled(Some("1"))).reset, None);
+        assert_eq!(asked("1", &observed(None)), None, "there is nothing yet");
     }
 
     #[test]

@@ -7,6 +7,7 @@ use aws_sigv4::sign::v4;
 use aws_smithy_runtime_api::client::identity::Identity;
 use bytes::Bytes;
 use http::Request;
+use http::header::AUTHORIZATION;
 use http_body_util::Full;
 
 /// What Bedrock's signatures are scoped to.
@@ -56,6 +57,9 @@ pub(super) fn sign_v4(
         .map_err(SignError::new)?
         .into_parts();
     instructions.apply_to_request_http1x(request);
+    if let Some(signature) = request.headers_mut().get_mut(AUTHORIZATION) {
+        signature.set_sensitive(true);
+    }
     Ok(())
 }
 

@@ -1,0 +1,85 @@
+//! The usage rows, compared with what was sent.
+
+use std::collections::{HashMap, HashSet};
+use std::io;
+use std::time::Duration;
+
+use tokio::process::Command;
+use tokio::time::{Instant, sleep};
+
+/// How long the last rows may take.
+const LIMIT: Duration = Duration::from_secs(60);
+
+/// What became of the requests in the database.
+#[derive(Debug, Default)]
+pub(super) struct Comparison {
+    pub(super) rows: usize,
+    /// Requests without a row.
+    pub(super) lost: Vec<String>,
+    /// Requests with more than one.
+    pub(super) twice: Vec<String>,
+}
+
+/// Waits until every request of `sent` has its row, or long enough.
+///
+/// # Errors
+/// The database cannot be asked.
+pub(super) async fn compare(database_url: &str, sent: &[String]) -> io::Result<Comparison> {
+    let until = Instant::now() + LIMIT;
+    loop {
+        let comparison = against(sent, &read(database_url).await?);
+        if comparison.lost.is_empty() || Instant::now() > until {
+            return Ok(comparison);
+        }
+        sleep(Duration::from_secs(1)).await;
+    }
+}
+
+async fn read(database_url: &str) -> io::Result<String> {
+    let output = Command::new("psql")
+        .args(["-qAt", database_url, "-c"])
+        .arg("SELECT session_id FROM token_usages WHERE session_id LIKE 'soak-%'")
+        .output()
+        .await?;
+    if !output.status.success() {
+        return Err(io::Error::other(
+            String::from_utf8_lossy(&output.stderr).into_owned(),
+        ));
+    }
+    String::from_utf8(output.stdout).map_err(io::Error::other)
+}
+
+fn against(sent: &[String], rows: &str) -> Comparison {
+    let mut counts: HashMap<&str, usize> = HashMap::new();
+    for name in rows.lines() {
+        *counts.entry(name).or_default() += 1;
+    }
+    let names: HashSet<&str> = sent.iter().map(String::as_str).collect();
+    Comparison {
+        rows: counts.values().sum(),
+        lost: names
+            .iter()
+            .filter(|name| !counts.contains_key(*name))
+            .map(ToString::to_string)
+            .collect(),
+        twice: counts
+            .iter()
+            .filter(|(_, count)| **count > 1)
+            .map(|(name, _)| (*name).to_owned())
+            .collect(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_request_has_one_row() {
+        let sent = ["soak-0", "soak-1", "soak-2"].map(str::to_owned);
+        let compared = against(&sent, "soak-0\nsoak-2\nsoak-2\n");
+        assert_eq!(compared.rows, 3);
+        assert_eq!(compared.lost, ["soak-1"]);
+        assert_eq!(compared.twice, ["soak-2"]);
+    }
+}
