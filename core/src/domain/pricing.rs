@@ -106,6 +106,9 @@ const TABLE: &[(&str, Price)] = &[
     usd("claude-3-opus", 1_500, 7_500),
 ];
 
+/// What every name in the table begins with.
+const VENDOR: &str = "claude-";
+
 /// The words that tell a family in a model name.
 const FAMILIES: &[&str] = &["opus", "sonnet", "haiku"];
 
@@ -147,22 +150,28 @@ pub fn table_name(model: &str) -> Option<&'static str> {
 /// Finds `claude-sonnet-4-5` in `us.anthropic.claude-sonnet-4-5-20250929-v1:0` and in `claude-sonnet-4-5@20250929`, but
 /// not in `claude-sonnet-4-50` or `claude-opus-4-9`: what follows a name must be a date, a version mark or nothing.
 fn in_table(model: &str) -> Option<&'static (&'static str, Price)> {
-    TABLE.iter().find(|(name, _)| {
-        model.find(name).is_some_and(|at| {
-            let rest = &model[at + name.len()..];
-            let mut parts = rest
-                .trim_start_matches(['-', '@', ':'])
-                .split(['-', ':', '@', '/']);
-            let is_mark = |part: &str| {
-                part.len() == 8 && part.bytes().all(|b| b.is_ascii_digit())
-                    || part == "latest"
-                    || part.starts_with('v')
-            };
-            rest.is_empty()
-                || (!rest.starts_with(|c: char| c.is_ascii_alphanumeric())
-                    && parts.next().is_some_and(is_mark))
-        })
-    })
+    // One search for what all names begin with, instead of one for each name: this is asked twice for every request.
+    model
+        .match_indices(VENDOR)
+        .find_map(|(at, _)| TABLE.iter().find(|(name, _)| is_called(&model[at..], name)))
+}
+
+/// Whether `model` begins with `name` and nothing follows but marks.
+fn is_called(model: &str, name: &str) -> bool {
+    let Some(rest) = model.strip_prefix(name) else {
+        return false;
+    };
+    let is_mark = |part: &str| {
+        part.len() == 8 && part.bytes().all(|b| b.is_ascii_digit())
+            || part == "latest"
+            || part.starts_with('v')
+    };
+    let mut parts = rest
+        .trim_start_matches(['-', '@', ':'])
+        .split(['-', ':', '@', '/']);
+    rest.is_empty()
+        || (!rest.starts_with(|c: char| c.is_ascii_alphanumeric())
+            && parts.next().is_some_and(is_mark))
 }
 
 #[cfg(test)]

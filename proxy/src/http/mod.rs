@@ -11,6 +11,7 @@ mod framing;
 mod gzip;
 pub mod head;
 mod json_fields;
+mod json_masks;
 mod model_list;
 mod models;
 mod patience;
@@ -76,7 +77,8 @@ impl Service for Frontend {
                 "Content-Length and Transfer-Encoding exclude each other: send one of them",
             ))
         } else {
-            self.dispatch(request, route, request_id, received_at).await
+            // A connection keeps room for the largest future that it ever polls: on the heap it is gone when it is done.
+            Box::pin(self.dispatch(request, route, request_id, received_at)).await
         };
         match dispatched {
             Ok(response) => response,

@@ -193,7 +193,10 @@ impl Flusher {
             Vec::with_capacity(stored.len()),
         );
         for row in stored {
-            match serde_json::from_slice(&row.json) {
+            let record = row
+                .record
+                .map_or_else(|| serde_json::from_slice(&row.json), Ok);
+            match record {
                 Ok(record) => {
                     readable.0.push(row.number);
                     readable.1.push(record);

@@ -52,8 +52,9 @@ impl Meter {
             };
             let closed = record::closed(opened, outcome, &pool);
             observe(&metrics, &closed, &times, route);
-            spool.close(&slot, &closed).unwrap_or_else(|error| {
-                tracing::error!(request_id = %closed.request_id, error = %error, "usage record cannot be closed");
+            let request_id = closed.request_id;
+            spool.close(&slot, closed).unwrap_or_else(|error| {
+                tracing::error!(%request_id, error = %error, "usage record cannot be closed");
                 Closing::done()
             })
         }))

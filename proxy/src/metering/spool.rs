@@ -11,7 +11,7 @@ mod log;
 mod read;
 mod recover;
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::fs::{self, File, TryLockError};
 use std::io;
 use std::path::{Path, PathBuf};
@@ -31,6 +31,9 @@ use crate::call::Closing;
 
 /// An append that takes longer was not one to the kernel's memory: the disk stalls.
 const STALLED: Duration = Duration::from_millis(20);
+
+/// How many closed records are remembered: some seconds of a busy pod's.
+const REMEMBERED: usize = 4096;
 
 /// Why the spool cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -76,8 +79,10 @@ pub struct Slot {
 pub struct Stored {
     /// Its number, for [`Spool::remove`].
     pub number: u64,
-    /// The record.
+    /// The record as it is in its file; empty where `record` is there.
     pub json: Vec<u8>,
+    /// The record as it was closed, where this process did and it is given for the first time: then nothing need be decoded.
+    pub record: Option<UsageRecord>,
 }
 
 /// The spool of one process.
@@ -101,6 +106,8 @@ struct Shared {
     stalled: AtomicBool,
     /// A record was closed.
     closed: Notify,
+    /// The latest closed records that the flusher was not given yet.
+    latest: Mutex<HashMap<u64, UsageRecord>>,
 }
 
 #[derive(Debug)]
@@ -150,6 +157,7 @@ impl Spool {
             failing: AtomicBool::new(false),
             stalled: AtomicBool::new(false),
             closed: Notify::new(),
+            latest: Mutex::default(),
         };
         Ok(Self {
             shared: Arc::new(shared),
@@ -189,10 +197,15 @@ impl Spool {
     ///
     /// # Errors
     /// The record cannot be encoded.
-    pub fn close(&self, slot: &Slot, record: &UsageRecord) -> Result<Closing, SpoolError> {
+    pub fn close(&self, slot: &Slot, record: UsageRecord) -> Result<Closing, SpoolError> {
         let frame = encode(Kind::Close, slot.number, |out| {
-            serde_json::to_writer(out, record)
+            serde_json::to_writer(out, &record)
         })?;
+        let mut latest = self.shared.latest.lock();
+        if latest.len() < REMEMBERED {
+            latest.insert(slot.number, record);
+        }
+        drop(latest);
         let segment = slot.segment;
         if self.shared.stalled.load(Ordering::Relaxed)
             && let Ok(runtime) = Handle::try_current()
@@ -223,7 +236,8 @@ impl Spool {
                     (files.log.extent(segment), files.log.next_after(segment))
                 })
                 .map_err(SpoolError::Unreadable)?;
-            Ok(reader.first(limit))
+            let mut latest = shared.latest.lock();
+            Ok(reader.first(limit, |number| latest.remove(&number)))
         })
         .await
         .unwrap_or(Err(SpoolError::Unwritable))

@@ -6,6 +6,8 @@ use std::io;
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 
+use spillway_core::domain::usage::UsageRecord;
+
 use super::Stored;
 use super::frame::{Kind, Unread, decode};
 use super::log::{SegmentId, path};
@@ -50,14 +52,26 @@ impl Reader {
         self.segment
     }
 
-    /// The pending records, at most `limit`.
-    pub(super) fn first(&self, limit: usize) -> Vec<Stored> {
+    /// The pending records, at most `limit`, with what is remembered of them.
+    pub(super) fn first(
+        &self,
+        limit: usize,
+        mut remembered: impl FnMut(u64) -> Option<UsageRecord>,
+    ) -> Vec<Stored> {
         self.pending
             .iter()
             .take(limit)
-            .map(|(number, (_, json))| Stored {
-                number: *number,
-                json: json.clone(),
+            .map(|(number, (_, json))| {
+                let record = remembered(*number);
+                Stored {
+                    number: *number,
+                    json: if record.is_some() {
+                        Vec::new()
+                    } else {
+                        json.clone()
+                    },
+                    record,
+                }
             })
             .collect()
     }

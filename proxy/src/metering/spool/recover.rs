@@ -64,7 +64,16 @@ pub(super) fn recover(dir: &Path) -> io::Result<Recovered> {
     }
     recovered.interrupted = open
         .into_iter()
-        .map(|(number, (segment, json))| (segment, Stored { number, json }))
+        .map(|(number, (segment, json))| {
+            (
+                segment,
+                Stored {
+                    number,
+                    json,
+                    record: None,
+                },
+            )
+        })
         .collect();
     recovered
         .interrupted
