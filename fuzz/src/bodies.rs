@@ -12,8 +12,8 @@ use serde_json::{Map, Value};
 use spillway_proxy::adapter::bedrock_converse::converse_body;
 use spillway_proxy::adapter::bedrock_invoke::invoke_body;
 use spillway_proxy::adapter::bedrock_relay::{Operation, count_body};
-use spillway_proxy::http::body::{self, ByteBudget, MAX_BODY_BYTES};
 use spillway_proxy::http::bedrock_head::bedrock_head;
+use spillway_proxy::http::body::{self, ByteBudget, MAX_BODY_BYTES};
 use spillway_proxy::http::head;
 use spillway_proxy::routing::estimate_input_tokens;
 
@@ -49,7 +49,11 @@ pub fn request_head(data: &[u8]) {
                 .as_ref()
                 .and_then(|fields| fields.get("model")?.as_str())
                 .is_some_and(|model| (1..=256).contains(&model.len()));
-            assert!(!is_whole || refusal.message.contains("twice"), "{}", refusal.message);
+            assert!(
+                !is_whole || refusal.message.contains("twice"),
+                "{}",
+                refusal.message
+            );
         }
     }
     let _ = bedrock_head("m".to_owned(), Operation::InvokeStream, data, &headers);
