@@ -84,6 +84,107 @@ fn stream(parts: &'static [&'static str]) -> impl Strategy<Value = Vec<u8>> {
     (1_u8..64, some).prop_map(|(size, parts)| [&[size], parts.concat().as_bytes()].concat())
 }
 
+/// One change of an input.
+#[derive(Debug, Clone)]
+enum Change {
+    Put(prop::sample::Index, u8),
+    Insert(prop::sample::Index, &'static str),
+    Remove(prop::sample::Index, usize),
+    Repeat(prop::sample::Index, usize),
+}
+
+impl Change {
+    fn apply(&self, data: &mut Vec<u8>) {
+        if data.is_empty() {
+            return;
+        }
+        let span = |at: usize, length: usize| at..data.len().min(at + length);
+        match self {
+            Self::Put(at, byte) => {
+                let at = at.index(data.len());
+                data[at] = *byte;
+            }
+            Self::Insert(at, text) => {
+                let at = at.index(data.len());
+                data.splice(at..at, text.bytes());
+            }
+            Self::Remove(at, length) => drop(data.drain(span(at.index(data.len()), *length))),
+            Self::Repeat(at, length) => {
+                let span = span(at.index(data.len()), *length);
+                let copy = data[span.clone()].to_vec();
+                data.splice(span.start..span.start, copy);
+            }
+        }
+    }
+}
+
+/// What means something to some parser.
+const WORDS: &[&str] = &[
+    "\"",
+    "\\",
+    "{",
+    "}",
+    "[",
+    "]",
+    ",",
+    ":",
+    "\n",
+    "\r",
+    "\n\n",
+    " ",
+    "null",
+    "true",
+    "-1",
+    "1e99",
+    "0.5",
+    "\\u0000",
+    "\\ud800",
+    "\\ud83d\\ude00",
+    "\"\":",
+    "\"model\":\"m\",",
+    "\"type\":\"text\",",
+    "\"content\":[",
+    "\"cache_control\":{\"type\":\"ephemeral\"},",
+    "\u{feff}",
+    "\u{2028}",
+    "18446744073709551616",
+    "event:metadata ",
+    "exception:x ",
+];
+
+fn change() -> impl Strategy<Value = Change> {
+    let at = || any::<prop::sample::Index>();
+    prop_oneof![
+        (at(), any::<u8>()).prop_map(|(at, byte)| Change::Put(at, byte)),
+        (at(), prop::sample::select(WORDS)).prop_map(|(at, word)| Change::Insert(at, word)),
+        (at(), 1_usize..40).prop_map(|(at, length)| Change::Remove(at, length)),
+        (at(), 1_usize..40).prop_map(|(at, length)| Change::Repeat(at, length)),
+    ]
+}
+
+/// A target and one of its seeds.
+fn seed() -> impl Strategy<Value = (targets::Target, Vec<u8>)> {
+    let seeds: Vec<_> = targets::TARGETS
+        .iter()
+        .flat_map(|target| seeds(target.0).map(|(_, data)| (*target, data)))
+        // Larger ones only make this slow.
+        .filter(|(_, data)| data.len() < 16 * 1024)
+        .collect();
+    prop::sample::select(seeds)
+}
+
+proptest! {
+    #[test]
+    fn seeds_that_are_changed_keep_the_promises_too(
+        (target, mut data) in seed(),
+        changes in prop::collection::vec(change(), 1..8),
+    ) {
+        changes.iter().for_each(|change| change.apply(&mut data));
+        println!("{}", target.0);
+        target.1(&data);
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(128))]
 
@@ -110,15 +211,22 @@ proptest! {
     }
 }
 
+/// The seeds of a target, by name.
+fn seeds(target: &str) -> impl Iterator<Item = (String, Vec<u8>)> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../fuzz/seeds");
+    std::fs::read_dir(folder.join(target)).unwrap().map(|seed| {
+        let path = seed.unwrap().path();
+        (path.display().to_string(), std::fs::read(path).unwrap())
+    })
+}
+
 #[test]
 fn every_seed_keeps_the_promises_of_its_target() {
-    let seeds = Path::new(env!("CARGO_MANIFEST_DIR")).join("../fuzz/seeds");
     for (name, target) in targets::TARGETS {
         let mut count = 0;
-        for seed in std::fs::read_dir(seeds.join(name)).unwrap() {
-            let path = seed.unwrap().path();
-            println!("{}", path.display());
-            target(&std::fs::read(&path).unwrap());
+        for (path, data) in seeds(name) {
+            println!("{path}");
+            target(&data);
             count += 1;
         }
         assert!(count > 0, "{name} has no seeds");

@@ -23,9 +23,9 @@ mod wire;
 
 use support::{Proxy, World, message, send};
 
-/// What the proxy may hold beside what a test makes it hold: itself in a debug build with its log at its loudest, buffers of
-/// connections, and what its allocator keeps. In megabytes.
-const BASE_MB: u64 = 160;
+/// What the proxy may hold beside what a test makes it hold: itself in a debug build (30 MB), buffers of connections, and what
+/// its allocator keeps. In megabytes.
+const BASE_MB: u64 = 80;
 
 /// Asserts that the next honest request is served.
 async fn assert_serves(world: &World, proxy: &Proxy, after: &str) {

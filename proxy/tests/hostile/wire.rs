@@ -111,7 +111,9 @@ pub(crate) fn find(haystack: &[u8], needle: &[u8]) -> Option<usize> {
 
 /// The beginning of a messages request's head, with a key and without its last line.
 pub(crate) fn post(key: &str) -> String {
-    format!("POST /v1/messages HTTP/1.1\r\nhost: x\r\nx-api-key: {key}\r\n")
+    format!(
+        "POST /v1/messages HTTP/1.1\r\nhost: x\r\nanthropic-version: 2023-06-01\r\nx-api-key: {key}\r\n"
+    )
 }
 
 /// A whole messages request.
