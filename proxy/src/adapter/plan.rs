@@ -72,6 +72,10 @@ impl PlanAdapter {
                 AdapterError::NoAnswer(error.into())
             }
         })?;
+        // Interim answers never come here but for 101, which no request of ours asks for.
+        if response.status().is_informational() {
+            return Err(AdapterError::NoAnswer("an interim answer".into()));
+        }
         Ok(reply(response))
     }
 }

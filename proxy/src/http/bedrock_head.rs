@@ -25,7 +25,7 @@ struct Inference {
 }
 
 /// Reads the head of a call; whatever cannot be read is not known.
-pub(super) fn bedrock_head(
+pub fn bedrock_head(
     model: String,
     operation: Operation,
     body: &[u8],

@@ -9,11 +9,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use memchr::memmem;
+use memchr::memchr;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::Sleep;
 
-const HEAD_END: &[u8] = b"\r\n\r\n";
 /// How much of a head that was refused half-way is read and dropped, and for how long, so that its sender gets to see the answer:
 /// a connection that is closed over unread bytes is reset, and what was written to it is lost.
 const LINGER_BYTES: usize = 1024 * 1024;
@@ -27,6 +26,7 @@ pub(super) struct Framing {
     /// The next bytes to arrive begin a head.
     at_head: AtomicBool,
     ambiguous: AtomicBool,
+    http2: AtomicBool,
 }
 
 impl Framing {
@@ -38,7 +38,32 @@ impl Framing {
     /// The request is answered: what comes next is another's head. One that was sent before its predecessor was answered is
     /// not looked at, and read by hyper's rule: Transfer-Encoding counts, and the connection ends with it.
     pub(super) fn answered(&self) {
-        self.at_head.store(true, Ordering::Relaxed);
+        let is_http2 = self.http2.load(Ordering::Relaxed);
+        self.at_head.store(!is_http2, Ordering::Relaxed);
+    }
+}
+
+/// Looks for a head's end as hyper does: at an empty line, lines ending in LF or CRLF, after any empty ones before its first.
+#[derive(Debug, Default)]
+struct HeadScan {
+    /// Where the line begins that has not ended.
+    line: usize,
+    begun: bool,
+}
+
+impl HeadScan {
+    /// The length of the head that `bytes` begin with, which are those given before and more; `None` until its end has come.
+    fn end(&mut self, bytes: &[u8]) -> Option<usize> {
+        while let Some(length) = memchr(b'\n', &bytes[self.line..]) {
+            let line = &bytes[self.line..self.line + length];
+            self.line += length + 1;
+            let is_empty = matches!(line, b"" | b"\r");
+            if is_empty && self.begun {
+                return Some(self.line);
+            }
+            self.begun |= !is_empty;
+        }
+        None
     }
 }
 
@@ -48,6 +73,7 @@ pub(super) struct Watched<S> {
     framing: Arc<Framing>,
     /// What arrived of a head so far.
     pieces: Vec<u8>,
+    scan: HeadScan,
     longest_head: usize,
     /// A head grew beyond the longest.
     overlong: bool,
@@ -65,13 +91,14 @@ impl<S> Watched<S> {
     pub(super) fn new(stream: S, longest_head: usize) -> (Self, Arc<Framing>) {
         let framing = Arc::new(Framing {
             at_head: AtomicBool::new(true),
-            ambiguous: AtomicBool::new(false),
+            ..Framing::default()
         });
         (
             Self {
                 stream,
                 framing: Arc::clone(&framing),
                 pieces: Vec::new(),
+                scan: HeadScan::default(),
                 longest_head,
                 overlong: false,
                 lingering: None,
@@ -82,39 +109,42 @@ impl<S> Watched<S> {
 
     fn look_at(&mut self, arrived: &[u8]) {
         if self.pieces.is_empty() {
-            match memmem::find(arrived, HEAD_END) {
-                Some(end) => self.judge(&arrived[..end + HEAD_END.len()]),
+            match self.scan.end(arrived) {
+                Some(end) => self.judge(&arrived[..end]),
                 None => self.pieces.extend_from_slice(arrived),
             }
         } else {
-            let seen = self.pieces.len().saturating_sub(HEAD_END.len() - 1);
             self.pieces.extend_from_slice(arrived);
-            if let Some(end) = memmem::find(&self.pieces[seen..], HEAD_END) {
-                let mut head = std::mem::take(&mut self.pieces);
-                head.truncate(seen + end + HEAD_END.len());
-                self.judge(&head);
+            if let Some(end) = self.scan.end(&self.pieces) {
+                let head = std::mem::take(&mut self.pieces);
+                self.judge(&head[..end]);
             }
         }
         if self.pieces.len() > self.longest_head {
-            self.pieces = Vec::new();
+            self.forget();
             self.overlong = true;
-            self.framing.at_head.store(false, Ordering::Relaxed);
         }
     }
 
     fn judge(&mut self, head: &[u8]) {
-        self.framing.at_head.store(false, Ordering::Relaxed);
+        self.forget();
+        let is_http2 = head == HTTP2_PREFACE;
+        self.framing.http2.store(is_http2, Ordering::Relaxed);
         self.framing
             .ambiguous
-            .store(is_ambiguous(head), Ordering::Relaxed);
+            .store(!is_http2 && is_ambiguous(head), Ordering::Relaxed);
+    }
+
+    /// What comes next is no head.
+    fn forget(&mut self) {
+        self.pieces = Vec::new();
+        self.scan = HeadScan::default();
+        self.framing.at_head.store(false, Ordering::Relaxed);
     }
 }
 
 /// Whether a head has both headers.
 fn is_ambiguous(head: &[u8]) -> bool {
-    if head == HTTP2_PREFACE {
-        return false;
-    }
     let (mut length, mut encoding) = (false, false);
     for line in head.split(|byte| *byte == b'\n').skip(1) {
         let name = line.split(|byte| *byte == b':').next().unwrap_or_default();
@@ -250,6 +280,34 @@ mod tests {
             prop_assert!(runtime.block_on(found(BOTH, size)));
             prop_assert!(!runtime.block_on(found(ONE, size)));
         }
+
+        #[test]
+        fn both_are_found_whatever_lines_end_in_and_come_before(
+            empty in prop::collection::vec(prop::sample::select(vec!["\n", "\r\n"]), 0..4),
+            ends in prop::collection::vec(prop::sample::select(vec!["\n", "\r\n"]), 5),
+            size in 1usize..120,
+        ) {
+            let lines = ["POST / HTTP/1.1", "host: x", "content-length: 5", "transfer-encoding: chunked", ""];
+            let mut head = empty.concat();
+            for (line, end) in lines.iter().zip(ends) {
+                head.push_str(line);
+                head.push_str(end);
+            }
+            let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+            prop_assert!(runtime.block_on(found(head.as_bytes(), size)));
+        }
+    }
+
+    #[tokio::test]
+    async fn nothing_is_collected_of_http2() {
+        let frames = [&b"\0\0\x04\x08"[..], BOTH].concat();
+        let pieces = Pieces::default().then(HTTP2_PREFACE).then(&frames);
+        let (mut watched, framing) = Watched::new(pieces, 1024);
+        let mut buffer = [0; 512];
+        let _ = watched.read(&mut buffer).await.unwrap();
+        framing.answered();
+        let _ = watched.read(&mut buffer).await.unwrap();
+        assert!(watched.pieces.is_empty() && !framing.take_ambiguous());
     }
 
     #[tokio::test]

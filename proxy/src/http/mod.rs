@@ -4,7 +4,7 @@ pub mod admin;
 mod admission;
 pub mod auth;
 mod bedrock_format;
-mod bedrock_head;
+pub mod bedrock_head;
 pub mod body;
 pub mod error;
 mod framing;
@@ -14,6 +14,7 @@ mod json_fields;
 mod json_masks;
 mod model_list;
 mod models;
+mod patience;
 pub mod route;
 pub mod server;
 

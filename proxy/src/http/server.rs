@@ -15,6 +15,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::http::framing::Watched;
+use crate::http::patience::{Patience, Patient};
 use crate::routing::RelayBody;
 
 /// The longest head, and the largest piece a body is read in.
@@ -24,6 +25,11 @@ const MAX_STREAMS_PER_CONNECTION: u32 = 256;
 /// How long a connection may wait for its (next) request: longer than the 60 s after which load balancers drop idle ones, so
 /// that it is they who close.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(75);
+const PATIENCE: Patience = Patience {
+    opening: HEAD_TIMEOUT,
+    // As long as a client's own patience with a silent stream.
+    sending: Duration::from_mins(5),
+};
 /// HTTP/2 connections are asked whether somebody is there.
 const PING_INTERVAL: Duration = Duration::from_secs(30);
 /// What to wait when the process has no file descriptors left.
@@ -65,7 +71,8 @@ pub async fn serve<S: Service>(
                 let connection = async move {
                     // Answers are streams of small pieces: each must leave at once.
                     let _ = stream.set_nodelay(true);
-                    let (stream, framing) = Watched::new(stream, MAX_HEAD_BYTES);
+                    let (stream, framing) =
+                        Watched::new(Patient::new(stream, PATIENCE), MAX_HEAD_BYTES);
                     let service = service_fn(move |request| {
                         let (service, framing) = (Arc::clone(&service), Arc::clone(&framing));
                         async move {

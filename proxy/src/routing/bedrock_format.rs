@@ -163,7 +163,11 @@ async fn refused(
     let mut headers = head.headers;
     let code = text(&headers, "x-amzn-errortype");
     let code = code.as_deref().map(code_of);
-    let given = collect(body, MAX_ERROR, deadline).await.unwrap_or_default();
+    // Of an error that cannot be read to its end, its kind is still known.
+    let given = match collect(body, MAX_ERROR, deadline).await {
+        Ok(given) => given,
+        Err(_) => Fault::new(head.status, "Bedrock's answer broke off").body(),
+    };
     let message = message_of(&given);
     tracing::warn!(
         request_id = %ledger.request_id,

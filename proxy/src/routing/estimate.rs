@@ -9,6 +9,7 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use super::image_size;
+use crate::adapter::json;
 
 /// Tokens of an empty conversation, and what each message adds.
 const CONVERSATION: u64 = 3;
@@ -70,12 +71,10 @@ impl Weight {
         let text = value.get();
         match (text.as_bytes().first(), levels.checked_sub(1)) {
             (Some(b'"'), _) => self.string(text),
-            (Some(b'['), Some(levels)) => match serde_json::from_str::<Vec<&RawValue>>(text) {
-                Ok(blocks) => blocks
-                    .into_iter()
-                    .for_each(|block| self.block(block, levels)),
-                Err(_) => self.json(text),
-            },
+            (Some(b'['), Some(levels)) => {
+                // It was read once already, so that nothing in it is malformed.
+                let _ = each(text, |block| self.block(block, levels));
+            }
             (Some(b'{'), Some(levels)) => self.block(value, levels),
             _ => self.json(text),
         }
@@ -141,6 +140,14 @@ impl Weight {
             _ => self.tokens += PAGE,
         }
     }
+}
+
+/// Calls `on_item` for each item of a list without collecting them: they may be many more than make sense.
+fn each<'a>(list: &'a str, mut on_item: impl FnMut(&'a RawValue)) -> Result<(), serde_json::Error> {
+    json::each(list, |_, item| {
+        on_item(item);
+        Ok(())
+    })
 }
 
 fn ascii(text: &str) -> u64 {
@@ -214,19 +221,20 @@ struct Source<'a> {
 }
 
 /// About how many input tokens a request of this body has; `None` if it is no request with messages.
-pub(super) fn input_tokens(body: &[u8]) -> Option<u64> {
+pub fn input_tokens(body: &[u8]) -> Option<u64> {
     let request: Request<'_> = serde_json::from_slice(body).ok()?;
-    let messages: Vec<&RawValue> = serde_json::from_str(request.messages?.get()).ok()?;
     let mut weight = Weight {
-        tokens: CONVERSATION + MESSAGE * messages.len() as u64,
+        tokens: CONVERSATION,
         ..Weight::default()
     };
-    for message in messages {
+    each(request.messages?.get(), |message| {
+        weight.tokens += MESSAGE;
         match serde_json::from_str::<Message<'_>>(message.get()) {
             Ok(message) => weight.content(message.content, LEVELS_OF_MESSAGE),
             Err(_) => weight.json(message.get()),
         }
-    }
+    })
+    .ok()?;
     if let Some(system) = request.system {
         weight.tokens += SYSTEM;
         weight.content(system, LEVELS_OF_MESSAGE);

@@ -9,6 +9,9 @@ use uuid::Uuid;
 use crate::call::{Abandoned, CLIENT_CLOSED_REQUEST, Call, Closing, Outcome, Ticket};
 use crate::stream::UsageTap;
 
+/// The longest request id of an upstream's that is kept, in bytes. Anthropic's have 28, AWS' 36.
+const MAX_REQUEST_ID: usize = 256;
+
 /// Gathers a call's outcome. Dropped unclosed, which is how hyper says that the client left, it closes as `client_aborted`
 /// with what was received and an estimate of the rest.
 pub(super) struct Ledger {
@@ -97,10 +100,10 @@ impl Ledger {
         });
     }
 
-    /// Notes the upstream's request id.
+    /// Notes the upstream's request id, unless it is longer than any.
     pub(super) fn answered(&mut self, request_id: Option<String>) {
         if let Some(attempt) = &mut self.attempt {
-            attempt.request_id = request_id;
+            attempt.request_id = request_id.filter(|id| id.len() <= MAX_REQUEST_ID);
         }
     }
 

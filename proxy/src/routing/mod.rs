@@ -36,6 +36,7 @@ pub use self::breaker::{Finding, Gate};
 pub use self::circuits::{Admittance, CircuitStore, LocalCircuits, OpenCircuit, Report};
 use self::class::Failure;
 pub use self::count::{Counter, ESTIMATED};
+pub use self::estimate::input_tokens as estimate_input_tokens;
 use self::ledger::Ledger;
 use self::permit::Permit;
 pub use self::plan_query::PlanAnswer;

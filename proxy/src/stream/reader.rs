@@ -62,7 +62,8 @@ impl SseReader {
     /// What follows the last whole event is kept.
     ///
     /// # Errors
-    /// [`EventTooLarge`] when what is kept has outgrown the limit; whole events before it were handed on.
+    /// [`EventTooLarge`] at the first event that has outgrown the limit; whole events before it were handed on, and nothing
+    /// that follows can be read.
     pub fn push(
         &mut self,
         mut chunk: Bytes,
@@ -73,19 +74,26 @@ impl SseReader {
             let Some(end) = self.next_end(&chunk) else {
                 return self.keep(&chunk);
             };
+            self.check(self.pending.len() + end)?;
             self.pending.extend_from_slice(&chunk.split_to(end));
             let event = self.pending.split().freeze();
             on_event(self.event(&event));
             whole.push_back(event);
         }
         let mut done = 0;
+        let mut fits = Ok(());
         while let Some(length) = self.next_end(&chunk[done..]) {
+            fits = self.check(length);
+            if fits.is_err() {
+                break;
+            }
             on_event(self.event(&chunk[done..done + length]));
             done += length;
         }
         if done > 0 {
             whole.push_back(chunk.split_to(done));
         }
+        fits?;
         self.keep(&chunk)
     }
 
@@ -105,10 +113,15 @@ impl SseReader {
     }
 
     fn keep(&mut self, rest: &[u8]) -> Result<(), EventTooLarge> {
-        if self.pending.len() + rest.len() > self.limit {
+        self.check(self.pending.len() + rest.len())?;
+        self.pending.extend_from_slice(rest);
+        Ok(())
+    }
+
+    fn check(&self, length: usize) -> Result<(), EventTooLarge> {
+        if length > self.limit {
             return Err(EventTooLarge { limit: self.limit });
         }
-        self.pending.extend_from_slice(rest);
         Ok(())
     }
 

@@ -1,6 +1,9 @@
 //! Token counts out of the `usage` objects of answers and streams.
 
-use serde::Deserialize;
+use std::fmt;
+
+use serde::de::{IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde::{Deserialize, Deserializer};
 use spillway_core::domain::tokens::TokenUsage;
 
 /// Folds the `usage` objects of one answer: of each count the last value that is not null wins, since a stream's
@@ -34,19 +37,9 @@ pub struct UsageFold {
 }
 
 /// `usage.cache_creation`.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct CacheParts {
-    #[serde(
-        default,
-        rename = "ephemeral_5m_input_tokens",
-        deserialize_with = "count"
-    )]
     five_minutes: Option<u64>,
-    #[serde(
-        default,
-        rename = "ephemeral_1h_input_tokens",
-        deserialize_with = "count"
-    )]
     one_hour: Option<u64>,
 }
 
@@ -61,31 +54,88 @@ impl CacheParts {
 }
 
 /// A count, or `None` for anything that is none: metering must not depend on the rest being well-formed.
-fn count<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<u64>, D::Error> {
-    #[derive(Deserialize)]
-    #[serde(untagged)]
-    enum Lenient {
-        Count(u64),
-        Other(serde::de::IgnoredAny),
+fn count<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u64>, D::Error> {
+    match deserializer.deserialize_any(Lenient)? {
+        Found::Count(count) => Ok(Some(count)),
+        Found::Parts(_) | Found::Other => Ok(None),
     }
-    Ok(match Lenient::deserialize(deserializer)? {
-        Lenient::Count(count) => Some(count),
-        Lenient::Other(_) => None,
-    })
 }
 
 /// The parts, or none of them if they are not an object.
-fn parts<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<CacheParts, D::Error> {
-    #[derive(Deserialize)]
-    #[serde(untagged)]
-    enum Lenient {
-        Parts(CacheParts),
-        Other(serde::de::IgnoredAny),
+fn parts<'de, D: Deserializer<'de>>(deserializer: D) -> Result<CacheParts, D::Error> {
+    match deserializer.deserialize_any(Lenient)? {
+        Found::Parts(parts) => Ok(parts),
+        Found::Count(_) | Found::Other => Ok(CacheParts::default()),
     }
-    Ok(match Lenient::deserialize(deserializer)? {
-        Lenient::Parts(parts) => parts,
-        Lenient::Other(_) => CacheParts::default(),
-    })
+}
+
+/// What stands where a count or an object of counts is expected. What is neither is skipped without keeping any of it,
+/// however large it is.
+enum Found {
+    Count(u64),
+    Parts(CacheParts),
+    Other,
+}
+
+#[derive(Deserialize)]
+enum Part {
+    #[serde(rename = "ephemeral_5m_input_tokens")]
+    FiveMinutes,
+    #[serde(rename = "ephemeral_1h_input_tokens")]
+    OneHour,
+    #[serde(other)]
+    Other,
+}
+
+struct PartCount(Option<u64>);
+
+impl<'de> Deserialize<'de> for PartCount {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        count(deserializer).map(Self)
+    }
+}
+
+struct Lenient;
+
+impl<'de> Visitor<'de> for Lenient {
+    type Value = Found;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("any value")
+    }
+    fn visit_u64<E>(self, count: u64) -> Result<Found, E> {
+        Ok(Found::Count(count))
+    }
+    fn visit_i64<E>(self, _: i64) -> Result<Found, E> {
+        Ok(Found::Other)
+    }
+    fn visit_f64<E>(self, _: f64) -> Result<Found, E> {
+        Ok(Found::Other)
+    }
+    fn visit_bool<E>(self, _: bool) -> Result<Found, E> {
+        Ok(Found::Other)
+    }
+    fn visit_str<E>(self, _: &str) -> Result<Found, E> {
+        Ok(Found::Other)
+    }
+    fn visit_unit<E>(self) -> Result<Found, E> {
+        Ok(Found::Other)
+    }
+    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Found, A::Error> {
+        while seq.next_element::<IgnoredAny>()?.is_some() {}
+        Ok(Found::Other)
+    }
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Found, A::Error> {
+        let mut parts = CacheParts::default();
+        while let Some(part) = map.next_key()? {
+            match part {
+                Part::FiveMinutes => parts.five_minutes = map.next_value::<PartCount>()?.0,
+                Part::OneHour => parts.one_hour = map.next_value::<PartCount>()?.0,
+                Part::Other => drop(map.next_value::<IgnoredAny>()?),
+            }
+        }
+        Ok(Found::Parts(parts))
+    }
 }
 
 impl UsageFold {
@@ -195,6 +245,23 @@ mod tests {
                 (tokens.cache_creation_5m, tokens.cache_creation_1h),
                 (five_minutes, one_hour),
                 "{object}"
+            );
+        }
+    }
+
+    #[test]
+    fn nonsense_of_any_depth_and_size_is_skipped() {
+        const DEPTH: usize = 100_000;
+        let deep = format!("{}{}", "[".repeat(DEPTH), "]".repeat(DEPTH));
+        let wide = format!("[{}1]", "1,".repeat(DEPTH));
+        for nonsense in [deep, wide, r#"{"a":[{"b":null}]}"#.to_owned()] {
+            let usage = format!(
+                r#"{{"input_tokens":{nonsense},"cache_creation":{{"ephemeral_1h_input_tokens":7,"ephemeral_5m_input_tokens":{nonsense}}},"output_tokens":9}}"#
+            );
+            let tokens = fold(&[&usage]);
+            assert_eq!(
+                (tokens.input, tokens.output, tokens.cache_creation_1h),
+                (0, 9, 7)
             );
         }
     }

@@ -40,13 +40,23 @@ pub struct World {
 
 impl World {
     pub async fn create() -> Self {
-        Self::with_upstreams(Config::default()).await
+        Self::create_with(|_| {}).await
+    }
+
+    /// A world whose pool is told of other upstreams than the fake ones: `change` their URLs.
+    pub async fn create_with(change: impl FnOnce(&mut FakeUpstreams)) -> Self {
+        Self::with(Config::default(), change).await
     }
 
     /// A world whose upstreams are configured so.
     pub async fn with_upstreams(config: Config) -> Self {
+        Self::with(config, |_| {}).await
+    }
+
+    async fn with(config: Config, change: impl FnOnce(&mut FakeUpstreams)) -> Self {
         let postgres = Postgres::start().await;
-        let fakes = FakeUpstreams::start_with(config).await.unwrap();
+        let mut fakes = FakeUpstreams::start_with(config).await.unwrap();
+        change(&mut fakes);
         let database = PgPoolOptions::new()
             .max_connections(4)
             .connect_lazy(&postgres.url())
@@ -75,7 +85,12 @@ impl World {
 
     /// Starts a proxy and waits until it is ready.
     pub async fn start(&self) -> Proxy {
-        let mut proxy = self.spawn(&[]);
+        self.start_with(&[]).await
+    }
+
+    /// As [`start`](Self::start), with these variables too.
+    pub async fn start_with(&self, extra: &[(&str, &str)]) -> Proxy {
+        let mut proxy = self.spawn(extra);
         proxy.ready().await;
         proxy
     }

@@ -114,6 +114,23 @@ impl Proxy {
             .find_map(|line| line.strip_prefix(name)?.trim().parse().ok())
     }
 
+    /// Forgets how much memory it ever used.
+    pub fn reset_peak(&self) {
+        std::fs::write(format!("/proc/{}/clear_refs", self.process.id()), "5").unwrap();
+    }
+
+    /// The most memory it has used since, in megabytes.
+    pub fn peak_mb(&self) -> u64 {
+        let path = format!("/proc/{}/status", self.process.id());
+        let status = std::fs::read_to_string(path).unwrap();
+        let line = status
+            .lines()
+            .find_map(|line| line.strip_prefix("VmHWM:"))
+            .unwrap_or_else(|| panic!("the proxy is gone: {}", self.log()));
+        let kilobytes: u64 = line.trim_end_matches("kB").trim().parse().unwrap();
+        kilobytes / 1024
+    }
+
     /// SIGKILL.
     pub fn kill(&mut self) {
         self.process.kill().unwrap();

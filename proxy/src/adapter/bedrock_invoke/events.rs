@@ -2,6 +2,8 @@
 
 use std::borrow::Cow;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use bytes::{Bytes, BytesMut};
 use indexmap::IndexMap;
 use memchr::{memchr2, memmem};
@@ -9,7 +11,7 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use crate::adapter::Chunk;
-use crate::stream::{UsageFold, write_event};
+use crate::stream::{Frame, UsageFold, write_event};
 
 /// What Bedrock adds to its last event.
 /// Source: <https://docs.aws.amazon.com/bedrock/latest/userguide/model-parameters-anthropic-claude-text-completion.html>.
@@ -19,6 +21,63 @@ pub(in crate::adapter) const METRICS: &str = "amazon-bedrock-invocationMetrics";
 #[derive(Debug, thiserror::Error)]
 #[error("a chunk of bedrock's stream is not an event of the Messages API")]
 pub(super) struct BadEvent(#[source] serde_json::Error);
+
+/// Why a stream cannot go on.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum StreamError {
+    /// Bedrock says so itself.
+    #[error("bedrock ended the stream with {code}")]
+    Reported {
+        /// The exception, as it is named on the wire.
+        code: String,
+        /// Its words, which may tell of the account.
+        message: String,
+    },
+    /// A frame's payload is not base64 in JSON.
+    #[error("a frame of bedrock's stream holds no chunk")]
+    Malformed(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// A chunk is no event.
+    #[error(transparent)]
+    BadEvent(#[from] BadEvent),
+}
+
+/// The event in a frame; `None` for a frame that carries nothing of the Messages API.
+/// Source: <https://docs.aws.amazon.com/bedrock/latest/APIReference/API_runtime_ResponseStream.html>.
+pub(super) fn of_frame(frame: &Frame<'_>) -> Result<Option<Chunk>, StreamError> {
+    #[derive(Deserialize)]
+    struct Part<'a> {
+        #[serde(borrow)]
+        bytes: Option<Cow<'a, str>>,
+    }
+    #[derive(Deserialize)]
+    struct Words {
+        message: String,
+    }
+    let text = |name| frame.header(name).unwrap_or_default().to_owned();
+    match frame.header(":message-type") {
+        Some("exception") => Err(StreamError::Reported {
+            code: text(":exception-type"),
+            message: serde_json::from_slice::<Words>(frame.payload)
+                .map_or_else(|_| String::new(), |words| words.message),
+        }),
+        Some("error") => Err(StreamError::Reported {
+            code: text(":error-code"),
+            message: text(":error-message"),
+        }),
+        Some("event") if frame.header(":event-type") == Some("chunk") => {
+            let part: Part<'_> = serde_json::from_slice(frame.payload)
+                .map_err(|error| StreamError::Malformed(error.into()))?;
+            let Some(bytes) = part.bytes else {
+                return Ok(None);
+            };
+            let json = STANDARD
+                .decode(bytes.as_bytes())
+                .map_err(|error| StreamError::Malformed(error.into()))?;
+            Ok(Some(to_chunk(&json)?))
+        }
+        _ => Ok(None),
+    }
+}
 
 #[derive(Deserialize)]
 struct Kind<'a> {
@@ -56,6 +115,10 @@ pub(super) fn to_chunk(json: &[u8]) -> Result<Chunk, BadEvent> {
     let kind = serde_json::from_slice::<Kind<'_>>(json)
         .map_err(BadEvent)?
         .kind;
+    if kind.contains(['\n', '\r']) {
+        let message = "a type of several lines";
+        return Err(BadEvent(serde::de::Error::custom(message)));
+    }
     let mut usage = None;
     let mut data = Cow::Borrowed(json);
     if memmem::find(json, METRICS.as_bytes()).is_some() {
@@ -144,7 +207,14 @@ mod tests {
 
     #[test]
     fn what_is_no_event_is_an_error() {
-        for json in ["", "[]", "{}", "{\"type\":1}", "{\"type\":\"a\""] {
+        for json in [
+            "",
+            "[]",
+            "{}",
+            "{\"type\":1}",
+            "{\"type\":\"a\"",
+            r#"{"type":"a\nevent: message_stop"}"#,
+        ] {
             assert!(to_chunk(json.as_bytes()).is_err(), "{json}");
         }
     }

@@ -46,16 +46,17 @@ impl Adapter for BedrockInvokeAdapter {
         let client = self.clients.get(&target.credential).await;
         let request_id = call.admission.request_id;
         if call.head.stream {
+            let exchange = RawExchange::new(body, "");
             let sent = client
                 .invoke_model_with_response_stream()
                 .model_id(&target.model_id)
                 .content_type("application/json");
-            match sent.body(Blob::new(body)).send().await {
+            return match sent.customize().interceptor(exchange.clone()).send().await {
                 Ok(output) => Ok(success(
                     request_id,
                     output.request_id().map(str::to_owned),
                     EVENT_STREAM,
-                    events(output.body, request_id),
+                    Box::pin(InvokeBody::new(exchange.take_answer(), request_id)),
                 )),
                 Err(error) => failure(error, request_id),
             }
@@ -100,8 +101,6 @@ fn events(
                 Ok(Some(_)) => continue,
                 Err(error) => Err(broken(error, request_id)),
             };
-            let rest = item.is_ok().then_some(receiver);
-            return Some((item, rest));
         }
     };
     Box::pin(futures::stream::unfold(Some(receiver), next))

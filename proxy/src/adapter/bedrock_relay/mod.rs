@@ -27,7 +27,8 @@ pub use self::fault::Fault;
 pub(crate) use self::fault::{code_of, failure_of, message_of, shown_body, shown_exception};
 use self::identity::{Identities, Proof};
 pub use self::operation::Operation;
-pub(crate) use self::usage::{on_answer, on_frame};
+pub(crate) use self::usage::on_answer;
+pub use self::usage::on_frame;
 use super::AdapterError;
 use super::headers::strip_answer;
 use super::http_client::{HttpClients, PlanHttpClient};
@@ -114,6 +115,9 @@ impl BedrockRelay {
                 AdapterError::NoAnswer(error.into())
             }
         })?;
+        if response.status().is_informational() {
+            return Err(AdapterError::NoAnswer("an interim answer".into()));
+        }
         strip_answer(response.headers_mut());
         Ok(response)
     }

@@ -88,7 +88,7 @@ impl From<ConverseUsage> for UsageFold {
 }
 
 /// Reads a frame of a stream into `tap`.
-pub(crate) fn on_frame(tap: &mut UsageTap, operation: Operation, frame: &Frame<'_>) {
+pub fn on_frame(tap: &mut UsageTap, operation: Operation, frame: &Frame<'_>) {
     let kind = frame.header(":event-type").unwrap_or_default();
     match frame.header(":message-type") {
         Some("event") if operation.is_converse() => on_converse_event(tap, kind, frame.payload),
