@@ -9,7 +9,7 @@ mod connector;
 mod error_body;
 mod headers;
 mod http_client;
-mod json;
+pub(crate) mod json;
 pub mod plan;
 
 use std::future::Future;

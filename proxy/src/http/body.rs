@@ -25,7 +25,7 @@ const TOTAL: Duration = Duration::from_mins(5);
 const DRAIN_BYTES: usize = 2 * MAX_BODY_BYTES;
 const DRAIN_TIME: Duration = Duration::from_secs(10);
 /// A declared length is believed up to here; beyond, memory and budget grow with what arrives.
-const MAX_UPFRONT: usize = 64 * 1024;
+const MAX_UPFRONT: usize = 256 * 1024;
 
 /// The bytes that request bodies may hold at one time on this pod.
 #[derive(Debug, Clone)]

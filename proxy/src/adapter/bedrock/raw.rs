@@ -22,6 +22,9 @@ use parking_lot::Mutex;
 
 use crate::adapter::AdapterError;
 
+/// The largest error.
+const MAX_ERROR: usize = 1024 * 1024;
+
 /// Puts a body in the place of the SDK's before it is signed, and keeps the body of an answer that is no error from the SDK.
 #[derive(Clone)]
 pub(crate) struct RawExchange {
@@ -87,10 +90,14 @@ impl Intercept for RawExchange {
         _: &mut ConfigBag,
     ) -> Result<(), BoxError> {
         let response = context.response_mut();
+        let stand_in = SdkBody::from(self.stand_in);
+        let answer = std::mem::replace(response.body_mut(), stand_in);
         if response.status().is_success() {
-            let stand_in = SdkBody::from(self.stand_in);
-            let answer = std::mem::replace(response.body_mut(), stand_in);
             *self.answer.lock() = Some(answer);
+        } else {
+            // The SDK reads an error to its end.
+            let error = Limited::new(answer, MAX_ERROR);
+            *response.body_mut() = SdkBody::from_body_1_x(error);
         }
         Ok(())
     }

@@ -1,7 +1,7 @@
 //! The block of a stream that is open.
 
-/// The most text that is kept back.
-const MAX_KEPT: usize = 4 * 1024 * 1024;
+/// The most text that is kept back, and the longest signature.
+pub(super) const MAX_KEPT: usize = 4 * 1024 * 1024;
 
 /// What a block is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -14,7 +14,7 @@ mod usage;
 use std::sync::Arc;
 
 use aws_sdk_bedrockruntime::operation::RequestId as _;
-use bytes::BytesMut;
+use bytes::{Bytes, BytesMut};
 use spillway_core::domain::usage::Provider;
 
 use self::body::ConverseBody;
@@ -115,19 +115,31 @@ pub fn converse_body(body: &[u8], model_id: &str) -> Result<Vec<u8>, TranslateEr
 /// The server-sent events that the bytes of a `ConverseStream` answer become for the model of this id, up to their end or the
 /// first error. Pure: what [`BedrockConverseAdapter`] answers.
 pub fn messages_events(answer: &[u8], model_id: &str) -> Vec<u8> {
+    messages_events_of([Bytes::copy_from_slice(answer)], model_id)
+}
+
+/// The same for an answer that comes in pieces, cut anywhere.
+pub fn messages_events_of(pieces: impl IntoIterator<Item = Bytes>, model_id: &str) -> Vec<u8> {
     let mut frames = FrameReader::new(MAX_ANSWER);
     let mut events = Events::new(Context {
         is_claude: ModelTraits::of(model_id).is_anthropic(),
         ..Context::default()
     });
     let (mut out, mut all) = (BytesMut::new(), Vec::new());
-    frames.push(answer.to_vec().into());
-    while let Ok(Some(frame)) = frames.next_frame() {
-        let is_well = events.on_frame(frame, &mut out).is_ok();
-        all.extend_from_slice(&events.take_start().unwrap_or_default());
-        all.extend_from_slice(&out.split());
-        if !is_well {
-            return all;
+    for piece in pieces {
+        frames.push(piece);
+        loop {
+            let frame = match frames.next_frame() {
+                Ok(Some(frame)) => frame,
+                Ok(None) => break,
+                Err(_) => return all,
+            };
+            let is_well = events.on_frame(frame, &mut out).is_ok();
+            all.extend_from_slice(&events.take_start().unwrap_or_default());
+            all.extend_from_slice(&out.split());
+            if !is_well {
+                return all;
+            }
         }
     }
     all.extend_from_slice(&events.finish().unwrap_or_default());

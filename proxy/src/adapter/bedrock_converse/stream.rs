@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use bytes::{BufMut, Bytes, BytesMut};
 use serde_json::value::RawValue;
 
-use super::blocks::{Block, Kind};
+use super::blocks::{Block, Kind, MAX_KEPT};
 use super::citations;
 use super::context::Context;
 use super::names::replayable_id;
@@ -301,6 +301,10 @@ impl Events {
         if let Some(signature) = signature.and_then(json::escaped)
             && let Some(open) = &mut self.open
         {
+            if open.signature.len() + signature.len() > MAX_KEPT {
+                let message = "a signature without end";
+                return Err(<serde_json::Error as serde::de::Error>::custom(message).into());
+            }
             open.signature.push_str(signature);
         }
         Ok(())

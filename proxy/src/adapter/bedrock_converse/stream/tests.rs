@@ -548,3 +548,14 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn a_signature_without_end_is_not_collected() {
+    let piece = "x".repeat(512 * 1024);
+    let frames: Vec<_> = std::iter::once(start())
+        .chain((0..20).map(|_| reasoning(0, &json!({"signature": piece}))))
+        .collect();
+    let (events, error) = read(context(), &frames);
+    assert!(matches!(error, Some(StreamError::Malformed(_))));
+    assert!(events.iter().all(|(name, _)| name == "message_start"));
+}
