@@ -137,7 +137,7 @@ impl Connection {
             if body {
                 match last.replace(now) {
                     None => timing.first = now,
-                    Some(before) => timing.gaps.push(now - before),
+                    Some(before) => timing.gaps.push(now.saturating_sub(before)),
                 }
             }
             let is_whole = match expected.flatten() {

@@ -20,7 +20,7 @@ pub(super) enum Scenario {
 /// Between the chunks of a stream: what a fast model takes for a token.
 const GAP: Duration = Duration::from_millis(10);
 /// For streams that are to stay open.
-const NEVER: Duration = Duration::from_secs(600);
+const NEVER: Duration = Duration::from_mins(10);
 
 impl Scenario {
     pub(super) const ALL: [Self; 3] = [Self::Small, Self::Large, Self::Stream];

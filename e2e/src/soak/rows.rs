@@ -8,7 +8,7 @@ use tokio::process::Command;
 use tokio::time::{Instant, sleep};
 
 /// How long the last rows may take.
-const LIMIT: Duration = Duration::from_secs(60);
+const LIMIT: Duration = Duration::from_mins(1);
 
 /// What became of the requests in the database.
 #[derive(Debug, Default)]
