@@ -7,6 +7,7 @@ use spillway_e2e::upstream::{Act, Agent, Exchange, Failure, Kind, Operation, Rul
 
 use crate::support::conversation::replayed;
 use crate::support::script::{self, Run, Sdk};
+use crate::support::tap::Sent;
 use crate::support::task::{assert_booked, served};
 use crate::support::{Api, World};
 
@@ -145,7 +146,7 @@ async fn on_plan(sdk: Sdk) {
     let posts = sent.iter().filter(|sent| sent.method == "POST");
     let asked = world.generated(Kind::Plan);
     let bodies: Vec<_> = asked.iter().map(|exchange| &exchange.body_sha256).collect();
-    let sent: Vec<_> = posts.map(|sent| sent.body_sha256()).collect();
+    let sent: Vec<_> = posts.map(Sent::body_sha256).collect();
     assert_eq!(bodies, sent.iter().collect::<Vec<_>>(), "byte for byte");
 }
 
