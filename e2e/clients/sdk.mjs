@@ -1,6 +1,7 @@
 // Works on a task with tools, in every way that the SDK offers; prints what the SDK gave for each.
 //
-// BASE is the gateway's URL, KEY an access key, WAY how the key travels, MODEL the model's name, DIR where the task's file is.
+// BASE is the gateway's URL, KEY an access key, WAYS how the key is to travel, MODEL the model's name, DIR where the task's file
+// is.
 
 import assert from "node:assert/strict";
 import { readFileSync, writeFileSync } from "node:fs";
@@ -8,7 +9,7 @@ import { join } from "node:path";
 import Anthropic from "@anthropic-ai/sdk";
 import { AnthropicBedrock } from "@anthropic-ai/bedrock-sdk";
 
-const { BASE, KEY, WAY, MODEL, DIR } = process.env;
+const { BASE, KEY, WAYS, MODEL, DIR } = process.env;
 const FILE = join(DIR, "notes.txt");
 const CLIENTS = {
   "x-api-key": () => new Anthropic({ baseURL: BASE, apiKey: KEY, maxRetries: 0 }),
@@ -17,7 +18,6 @@ const CLIENTS = {
   "bedrock bearer": () => new AnthropicBedrock({ baseURL: `${BASE}/bedrock`, apiKey: KEY, maxRetries: 0 }),
   "bedrock path": () => new AnthropicBedrock({ baseURL: `${BASE}/ak/${KEY}/bedrock`, skipAuth: true, maxRetries: 0 }),
 };
-const client = CLIENTS[WAY]();
 
 const TOOLS = {
   read_file: () => readFileSync(FILE, "utf8"),
@@ -49,10 +49,10 @@ const REQUEST = {
   ],
 };
 
-const whole = (messages) => client.messages.create({ ...REQUEST, messages });
+const whole = (client, messages) => client.messages.create({ ...REQUEST, messages });
 
 // The stream's own deltas, put together by hand, are the message that the helper gives.
-async function streamed(messages) {
+async function streamed(client, messages) {
   const heard = { text: "", thinking: "", arguments: "" };
   const stream = client.messages
     .stream({ ...REQUEST, messages })
@@ -71,12 +71,12 @@ async function streamed(messages) {
 }
 
 // A task to its end.
-async function loop(ask) {
+async function loop(client, ask) {
   const content = [{ type: "text", text: "Change alpha to beta.", cache_control: { type: "ephemeral" } }];
   const messages = [{ role: "user", content }];
   const answers = [];
   for (;;) {
-    const message = await ask(messages);
+    const message = await ask(client, messages);
     answers.push(message);
     messages.push({ role: "assistant", content: message.content });
     if (message.stop_reason !== "tool_use") return answers;
@@ -91,9 +91,12 @@ async function loop(ask) {
 }
 
 const runs = [];
-for (const ask of [whole, streamed]) {
-  writeFileSync(FILE, "alpha é\n");
-  const answers = await loop(ask);
-  runs.push({ how: ask.name, answers, file: readFileSync(FILE, "utf8") });
+for (const way of WAYS.split(",")) {
+  const client = CLIENTS[way]();
+  for (const ask of [whole, streamed]) {
+    writeFileSync(FILE, "alpha é\n");
+    const answers = await loop(client, ask);
+    runs.push({ how: ask.name, answers, file: readFileSync(FILE, "utf8") });
+  }
 }
 console.log(JSON.stringify(runs));

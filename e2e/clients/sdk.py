@@ -1,6 +1,7 @@
 """Works on a task with tools, in every way that the SDK offers; prints what the SDK gave for each.
 
-BASE is the gateway's URL, KEY an access key, WAY how the key travels, MODEL the model's name, DIR where the task's file is.
+BASE is the gateway's URL, KEY an access key, WAYS how the key is to travel, MODEL the model's name, DIR where the task's file
+is.
 """
 
 import json
@@ -9,7 +10,7 @@ import pathlib
 
 import anthropic
 
-BASE, KEY, WAY, MODEL = (os.environ[name] for name in ("BASE", "KEY", "WAY", "MODEL"))
+BASE, KEY, WAYS, MODEL = (os.environ[name] for name in ("BASE", "KEY", "WAYS", "MODEL"))
 FILE = pathlib.Path(os.environ["DIR"], "notes.txt")
 CLIENTS = {
     "x-api-key": lambda: anthropic.Anthropic(base_url=BASE, api_key=KEY, max_retries=0),
@@ -27,8 +28,6 @@ CLIENTS = {
         max_retries=0,
     ),
 }
-client = CLIENTS[WAY]()
-
 
 def read_file() -> str:
     """Reads the file."""
@@ -61,11 +60,11 @@ REQUEST = {
 }
 
 
-def whole(messages):
+def whole(client, messages):
     return client.messages.create(**REQUEST, messages=messages)
 
 
-def streamed(messages):
+def streamed(client, messages):
     """The stream's own deltas, put together by hand, are the message that the helper gives."""
     text, thinking, arguments = "", "", ""
     with client.messages.stream(**REQUEST, messages=messages) as stream:
@@ -85,12 +84,12 @@ def streamed(messages):
     return message
 
 
-def loop(ask):
+def loop(client, ask):
     """A task to its end."""
     content = [{"type": "text", "text": "Change alpha to beta.", "cache_control": {"type": "ephemeral"}}]
     messages, answers = [{"role": "user", "content": content}], []
     while True:
-        message = ask(messages)
+        message = ask(client, messages)
         answers.append(message.to_dict(mode="json"))
         messages.append({"role": "assistant", "content": message.content})
         calls = [block for block in message.content if block.type == "tool_use"]
@@ -103,8 +102,10 @@ def loop(ask):
 
 
 runs = []
-for ask in (whole, streamed):
-    FILE.write_text("alpha é\n")
-    answers = loop(ask)
-    runs.append({"how": ask.__name__, "answers": answers, "file": FILE.read_text()})
+for way in WAYS.split(","):
+    client = CLIENTS[way]()
+    for ask in (whole, streamed):
+        FILE.write_text("alpha é\n")
+        answers = loop(client, ask)
+        runs.append({"how": ask.__name__, "answers": answers, "file": FILE.read_text()})
 print(json.dumps(runs))

@@ -89,10 +89,7 @@ fn assert_relayed(sent: &Sent, got: &Exchange) {
 async fn sdk(sdk: Sdk) {
     let world = world(Api::InvokeModel).await;
     let ways = ["bedrock bearer", "bedrock path"];
-    let mut runs = Vec::new();
-    for way in ways {
-        runs.extend(work(&world, sdk, way, "us.anthropic.claude-sonnet-4-6").await);
-    }
+    let runs = work(&world, sdk, &ways, "us.anthropic.claude-sonnet-4-6").await;
     assert_eq!(
         world.generated(Kind::Plan).len(),
         0,

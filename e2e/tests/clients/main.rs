@@ -1,7 +1,7 @@
 //! Stories of the clients that people use: the real Claude Code and the official SDKs finish a task with several tool calls
 //! through the real proxy, whatever the upstreams behind it do.
 //!
-//! `hack/test.sh clients` brings the clients, PostgreSQL and the programs. Each story has a database, upstreams, an operator's
+//! `hack/test.sh clients` brings the clients, a database server and the programs. Each story has a database, upstreams, an operator's
 //! `apply` and a proxy of its own. The upstreams judge what they get as strictly as the real ones; between client and proxy a
 //! tap keeps what the client really sent.
 #![allow(

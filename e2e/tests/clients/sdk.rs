@@ -7,6 +7,7 @@ use spillway_e2e::upstream::{Act, Agent, Exchange, Failure, Kind, Operation, Rul
 
 use crate::support::conversation::replayed;
 use crate::support::script::{self, Run, Sdk};
+use crate::support::tap::Sent;
 use crate::support::task::{assert_booked, served};
 use crate::support::{Api, World};
 
@@ -47,17 +48,18 @@ pub async fn world(api: Api) -> World {
     world
 }
 
-pub async fn work(world: &World, sdk: Sdk, way: &str, model: &str) -> Vec<Run> {
+/// The task, with the key travelling in each of these ways, streamed and not.
+pub async fn work(world: &World, sdk: Sdk, ways: &[&str], model: &str) -> Vec<Run> {
     let base = world.secret.base_url.clone();
     let variables = BTreeMap::from([
         ("BASE", base),
         ("KEY", world.secret.key.clone()),
-        ("WAY", way.to_owned()),
+        ("WAYS", ways.join(",")),
         ("MODEL", model.to_owned()),
     ]);
     let runs: Vec<Run> = script::json(world, sdk, "sdk", &variables).await;
     let how: Vec<_> = runs.iter().map(|run| run.how.as_str()).collect();
-    assert_eq!(how, ["whole", "streamed"]);
+    assert_eq!(how, ["whole", "streamed"].repeat(ways.len()));
     for run in &runs {
         assert_eq!(run.file, "beta \u{e9}\n", "{run:#?}");
         assert_eq!(run.answers.len(), TURNS, "{run:#?}");
@@ -132,10 +134,7 @@ pub fn assert_counted(runs: &[Run], exchanges: &[Exchange]) {
 async fn on_plan(sdk: Sdk) {
     let world = world(Api::InvokeModel).await;
     let ways = ["x-api-key", "bearer", "path"];
-    let mut runs = Vec::new();
-    for way in ways {
-        runs.extend(work(&world, sdk, way, MODEL).await);
-    }
+    let runs = work(&world, sdk, &ways, MODEL).await;
     let calls = ways.len() * RUNS * TURNS;
     let rows = world.database.usage(calls).await;
     assert_eq!(served(&rows), vec![("plan", None); calls]);
@@ -147,7 +146,7 @@ async fn on_plan(sdk: Sdk) {
     let posts = sent.iter().filter(|sent| sent.method == "POST");
     let asked = world.generated(Kind::Plan);
     let bodies: Vec<_> = asked.iter().map(|exchange| &exchange.body_sha256).collect();
-    let sent: Vec<_> = posts.map(|sent| sent.body_sha256()).collect();
+    let sent: Vec<_> = posts.map(Sent::body_sha256).collect();
     assert_eq!(bodies, sent.iter().collect::<Vec<_>>(), "byte for byte");
 }
 
@@ -163,7 +162,7 @@ async fn moving(sdk: Sdk, api: Api, operations: [Operation; 2]) {
         }));
     }
     world.fakes.plan.push(Rule::forever(agent()));
-    let runs = work(&world, sdk, "x-api-key", MODEL).await;
+    let runs = work(&world, sdk, &["x-api-key"], MODEL).await;
 
     let rows = world.database.usage(RUNS * TURNS).await;
     let plan = ("plan", None);

@@ -14,4 +14,4 @@ use std::time::Duration;
 pub use world::{Api, World};
 
 /// How long anything may take that is not a whole task.
-pub const LIMIT: Duration = Duration::from_secs(30);
+pub const LIMIT: Duration = Duration::from_mins(2);

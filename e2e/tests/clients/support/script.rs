@@ -11,7 +11,8 @@ use tokio::process::Command;
 use super::programs::{brought, run};
 use super::world::World;
 
-const LIMIT: Duration = Duration::from_secs(120);
+/// Python reads its modules for a second, and a busy machine for long.
+const LIMIT: Duration = Duration::from_mins(5);
 
 /// An SDK.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

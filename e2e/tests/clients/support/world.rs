@@ -21,7 +21,7 @@ pub enum Api {
     Converse,
 }
 
-/// What an AccessKey's Secret holds.
+/// What an access key's Secret holds.
 #[derive(Clone, Debug, Deserialize)]
 pub struct KeySecret {
     #[serde(rename = "ACCESS_KEY")]
