@@ -18,11 +18,13 @@ demo-down: ## Remove everything that the demo made
 	@hack/demo-down.sh
 
 ##@ Test
-.PHONY: test test-unit test-controllers test-chart test-cluster fuzz lint fmt
+.PHONY: test test-unit test-clients test-controllers test-chart test-cluster lint fmt
 test: ## Run everything that must pass; ends with the count
 	@hack/test.sh
 test-unit: ## Run unit and repository tests, on a throwaway PostgreSQL
 	@hack/test.sh unit
+test-clients: ## Run the stories of Claude Code and the official SDKs through the real proxy
+	@hack/test.sh clients
 test-controllers: ## Run the operator's tests against a real API server and PostgreSQL
 	@hack/test.sh controllers
 test-chart: ## Run the chart's tests against a real API server

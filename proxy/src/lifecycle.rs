@@ -14,6 +14,7 @@ use spillway_core::security::envelope::Envelope;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
+use url::Url;
 
 use crate::adapter::bedrock::Bedrock;
 use crate::adapter::bedrock_relay::BedrockRelay;
@@ -28,7 +29,7 @@ use crate::http::{Frontend, server};
 use crate::metering::{Clock, Flusher, Meter, Spool, SpoolError};
 use crate::metrics::Metrics;
 use crate::routing::{
-    BedrockFormat, CircuitStore, Counter, Router, SharedCircuits, SharedSettings,
+    BedrockFormat, CircuitStore, Counter, Router, SharedCircuits, SharedSettings, Timeouts,
 };
 
 /// Few, for the hot path needs none: loads, key checks, usage batches.
@@ -110,20 +111,16 @@ pub async fn run(config: Config) -> Result<(), RunError> {
         allowed: Arc::new(config.allowed_upstreams),
         connect_timeout: config.connect_timeout,
     })?;
-    let circuits: Arc<dyn CircuitStore> =
-        circuits(&directory, database.clone(), config.spool_dir.clone()).await;
-    let plan = PlanAdapter::new(&clients);
-    let relay = Arc::new(BedrockRelay::new(&clients, config.bedrock_endpoint.clone()));
-    let router = Arc::new(Router::new(
-        plan.clone(),
-        Bedrock::new(&clients, config.bedrock_endpoint),
-        Arc::clone(&circuits),
+    let upstreams = Upstreams::new(
+        &clients,
+        config.bedrock_endpoint.as_ref(),
+        circuits(&directory, database.clone(), config.spool_dir.clone()).await,
         config.timeouts,
-    ));
+    );
     let health = Health::new(
         Arc::clone(&directory),
         Arc::clone(&spool),
-        Arc::clone(&router),
+        Arc::clone(&upstreams.router),
         Arc::clone(&metrics),
     );
     let health = Arc::new(health);
@@ -144,10 +141,10 @@ pub async fn run(config: Config) -> Result<(), RunError> {
     let frontend = Arc::new(Frontend {
         directory,
         meter: Meter::new(Arc::clone(&spool), Arc::clone(&metrics)),
-        router,
-        bedrock_format: BedrockFormat::new(Arc::clone(&relay), config.timeouts),
-        counter: Counter::new(plan.clone(), relay, circuits, config.timeouts),
-        plan,
+        router: upstreams.router,
+        bedrock_format: upstreams.bedrock_format,
+        counter: upstreams.counter,
+        plan: upstreams.plan,
         clock,
         body_budget: ByteBudget::new(config.body_budget, metrics.body_bytes.clone()),
         origin_verify: OriginVerify::new(config.origin_verify.as_ref()),
@@ -185,6 +182,38 @@ pub async fn run(config: Config) -> Result<(), RunError> {
     }
     admin.abort();
     mismatch.map_or(Ok(()), |mismatch| Err(mismatch.into()))
+}
+
+/// What asks the upstreams.
+struct Upstreams {
+    router: Arc<Router>,
+    bedrock_format: BedrockFormat,
+    counter: Counter,
+    plan: PlanAdapter,
+}
+
+impl Upstreams {
+    fn new(
+        clients: &HttpClients,
+        bedrock_endpoint: Option<&Url>,
+        circuits: Arc<dyn CircuitStore>,
+        timeouts: Timeouts,
+    ) -> Self {
+        let plan = PlanAdapter::new(clients);
+        let bedrock = Bedrock::new(clients, bedrock_endpoint.cloned());
+        let relay = Arc::new(BedrockRelay::new(clients, bedrock_endpoint.cloned()));
+        Self {
+            router: Arc::new(Router::new(
+                plan.clone(),
+                bedrock,
+                Arc::clone(&circuits),
+                timeouts,
+            )),
+            bedrock_format: BedrockFormat::new(Arc::clone(&relay), timeouts),
+            counter: Counter::new(plan.clone(), relay, circuits, timeouts),
+            plan,
+        }
+    }
 }
 
 async fn circuits(

@@ -40,6 +40,9 @@ struct Args {
     /// Region that signatures must be scoped to; any when left out.
     #[arg(long, env = "FAKE_AWS_REGION")]
     region: Option<String>,
+    /// Refuse thinking that these upstreams did not sign, as the real ones do.
+    #[arg(long, env = "FAKE_STRICT_SIGNATURES")]
+    strict_signatures: bool,
     /// Body bytes that the journal keeps; 0 keeps no journal, for load tests.
     #[arg(long, env = "FAKE_JOURNAL_BYTES", default_value_t = Config::default().journal_bytes)]
     journal_bytes: usize,
@@ -58,6 +61,7 @@ impl From<Args> for Config {
             }],
             bedrock_api_keys: args.bedrock_api_key,
             region: args.region,
+            foreign_signatures: !args.strict_signatures,
             journal_bytes: args.journal_bytes,
         }
     }

@@ -11,7 +11,7 @@ use super::{
     bedrock_count, bedrock_invoke,
     behaviour::{Failure, Operation},
     config::Config,
-    converse,
+    converse, converse_rules,
     events::{self, Event, Stage},
     eventstream,
     message::Message,
@@ -72,10 +72,12 @@ pub(crate) fn refusal(request: &Received, config: &Config) -> Option<Failure> {
     }
     let problem = match request.operation {
         Operation::Invoke | Operation::InvokeStream => {
-            bedrock_invoke::problem(model, &request.body)
+            bedrock_invoke::problem(model, &request.body, config.foreign_signatures)
         }
-        Operation::CountTokens => bedrock_count::problem(model, &request.body),
-        _ => converse::problem(&request.body),
+        Operation::CountTokens => {
+            bedrock_count::problem(model, &request.body, config.foreign_signatures)
+        }
+        _ => converse_rules::problem(model, &request.body, config.foreign_signatures),
     };
     problem.map(|problem| validation(&problem))
 }

@@ -3,10 +3,10 @@
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use serde_json::Value;
 
-use super::{bedrock_invoke, converse, received::Prompt};
+use super::{bedrock_invoke, converse_rules, received::Prompt};
 
 /// What is wrong with a call, in the service's words.
-pub(crate) fn problem(model: &str, body: &[u8]) -> Option<String> {
+pub(crate) fn problem(model: &str, body: &[u8], trusts_foreign: bool) -> Option<String> {
     // Recorded: inference profiles and ARNs are not known to it.
     if !model.starts_with("anthropic.") {
         return Some("The provided model doesn't support counting tokens.".to_owned());
@@ -15,12 +15,13 @@ pub(crate) fn problem(model: &str, body: &[u8]) -> Option<String> {
         None => {
             Some("Malformed input request, please reformat your input and try again.".to_owned())
         }
-        Some(Counted::Converse(body)) => converse::problem(&body),
-        Some(Counted::InvokeModel(body)) => bedrock_invoke::problem(model, &body).or_else(|| {
-            serde_json::from_slice(&body)
-                .ok()
-                .and_then(|body| limits(&body))
-        }),
+        Some(Counted::Converse(body)) => converse_rules::problem(model, &body, trusts_foreign),
+        Some(Counted::InvokeModel(body)) => bedrock_invoke::problem(model, &body, trusts_foreign)
+            .or_else(|| {
+                serde_json::from_slice(&body)
+                    .ok()
+                    .and_then(|body| limits(&body))
+            }),
     }
 }
 

@@ -2,6 +2,11 @@
 
 use serde_json::{Map, Value};
 
+use super::{
+    bedrock_turns::{check_messages, check_thinking},
+    conversation, messages_rules,
+};
+
 /// Fields of the body that Bedrock knows. Everything else is refused by name.
 const FIELDS: [&str; 15] = [
     "anthropic_version",
@@ -21,8 +26,9 @@ const FIELDS: [&str; 15] = [
     "context_management",
 ];
 
-/// Beta flags that Bedrock knows; any other is `invalid beta flag`.
-const BETAS: [&str; 14] = [
+/// Beta flags that Bedrock knows; any other is `invalid beta flag`. The two of 2026 are those that Claude Code 2.1.332 sends
+/// when it speaks Bedrock's format.
+const BETAS: [&str; 16] = [
     "computer-use-2024-10-22",
     "computer-use-2025-01-24",
     "computer-use-2025-11-24",
@@ -34,6 +40,8 @@ const BETAS: [&str; 14] = [
     "interleaved-thinking-2025-05-14",
     "output-128k-2025-02-19",
     "prompt-caching-2024-07-31",
+    "thinking-display-updates-2026-08-18",
+    "thinking-token-count-2026-05-13",
     "token-efficient-tools-2025-02-19",
     "tool-examples-2025-10-29",
     "tool-search-tool-2025-10-19",
@@ -65,8 +73,13 @@ const TOOL_TYPES: [&str; 6] = [
 
 const MAX_CACHE_CONTROLS: usize = 4;
 
+/// Whether Bedrock knows a beta flag.
+pub(crate) fn is_beta(beta: &str) -> bool {
+    BETAS.contains(&beta)
+}
+
 /// What is wrong with a body, in the service's words.
-pub(crate) fn problem(model: &str, body: &[u8]) -> Option<String> {
+pub(crate) fn problem(model: &str, body: &[u8], trusts_foreign: bool) -> Option<String> {
     if !model.contains("anthropic.") && !model.starts_with("arn:") {
         return Some(format!(
             "Malformed input request: {model} does not take Anthropic's request format."
@@ -78,8 +91,14 @@ pub(crate) fn problem(model: &str, body: &[u8]) -> Option<String> {
         );
     };
     check_fields(&body)
-        .and_then(|betas| check_tools(&body, &betas))
+        .and_then(|betas| {
+            check_tools(&body, &betas)?;
+            check_thinking(&body, &betas)
+        })
+        .and_then(|()| check_messages(&body))
         .and_then(|()| check_content(&body))
+        .and_then(|()| messages_rules::check(&body))
+        .and_then(|()| conversation::check(&body, trusts_foreign))
         .err()
 }
 
@@ -90,7 +109,8 @@ fn check_fields(body: &Map<String, Value>) -> Result<Vec<&str>, String> {
         .map(|version| version.as_str())
     {
         None => return Err("anthropic_version: Field required".to_owned()),
-        Some(Some("bedrock-2023-05-31")) => {}
+        // The second is what Anthropic's SDKs send since version 2026-10-21 of the API.
+        Some(Some("bedrock-2023-05-31" | "2026-10-21")) => {}
         Some(_) => return Err("Invalid API version".to_owned()),
     }
     let betas = betas(body)?;
@@ -227,7 +247,7 @@ fn marker(cache_control: &Value, path: &str) -> Result<Option<bool>, String> {
     Ok(Some(fields.get("ttl").is_some_and(|ttl| ttl == "1h")))
 }
 
-fn extra(field: &str) -> String {
+pub(crate) fn extra(field: &str) -> String {
     format!("{field}: Extra inputs are not permitted")
 }
 
@@ -264,7 +284,7 @@ mod tests {
     }
 
     fn problem_of(changes: &Value) -> Option<String> {
-        problem(MODEL, body(changes).to_string().as_bytes())
+        problem(MODEL, body(changes).to_string().as_bytes(), true)
     }
 
     #[test]
@@ -315,6 +335,18 @@ mod tests {
                 json!({"messages": [{"role": "user", "content": [{"type": "text", "text": ""}]}]}),
                 "messages.0.content.0: text content blocks must be non-empty",
             ),
+            (
+                json!({"messages": [{"role": "user", "content": "a", "output_config": {"effort": "low"}}]}),
+                "messages.0.output_config: Extra inputs are not permitted",
+            ),
+            (
+                json!({"messages": [{"role": "user", "content": [{"type": "tool_addition"}]}]}),
+                "messages.0.content.0: Input tag 'tool_addition' found using 'type' does not match any of the expected tags",
+            ),
+            (
+                json!({"thinking": {"type": "adaptive", "display": "updates"}}),
+                "thinking.adaptive.display: Input should be 'summarized' or 'omitted'",
+            ),
         ] {
             assert_eq!(problem_of(&changes).as_deref(), Some(expected));
         }
@@ -324,6 +356,11 @@ mod tests {
     fn a_field_travels_with_its_beta() {
         let changes =
             json!({"context_management": {}, "anthropic_beta": ["context-management-2025-06-27"]});
+        assert_eq!(problem_of(&changes), None);
+        let changes = json!({
+            "thinking": {"type": "adaptive", "display": "updates"},
+            "anthropic_beta": ["thinking-display-updates-2026-08-18"],
+        });
         assert_eq!(problem_of(&changes), None);
     }
 

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::script::Script;
+use super::{agent::Agent, script::Script};
 
 /// What an upstream was asked to do, told from method and path.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -111,6 +111,8 @@ pub struct When {
     pub body_contains: Option<String>,
     /// A stream was asked for, or not.
     pub stream: Option<bool>,
+    /// So many turns of the conversation brought results of tools back.
+    pub rounds: Option<usize>,
 }
 
 /// A header and the value it must have.
@@ -129,6 +131,8 @@ pub struct HeaderIs {
 pub enum Reply {
     /// A message, with whatever the script says goes wrong in it.
     Message(Box<Script>),
+    /// The next turn of a task.
+    Agent(Agent),
     /// An error status.
     Fail(Failure),
     /// The connection is reset (RST) before any byte of an answer.
@@ -226,6 +230,12 @@ impl From<Failure> for Reply {
 impl From<Script> for Reply {
     fn from(script: Script) -> Self {
         Self::Message(Box::new(script))
+    }
+}
+
+impl From<Agent> for Reply {
+    fn from(agent: Agent) -> Self {
+        Self::Agent(agent)
     }
 }
 

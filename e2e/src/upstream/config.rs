@@ -37,6 +37,9 @@ pub struct Config {
     pub bedrock_api_keys: Vec<String>,
     /// Region a signature must be scoped to; `None` takes any.
     pub region: Option<String>,
+    /// Whether thinking is believed that the fakes did not sign themselves, such as a test's script made up. The real services
+    /// never do.
+    pub foreign_signatures: bool,
     /// Body bytes the journal keeps; beyond them the oldest entries go. 0 keeps no entries at all.
     pub journal_bytes: usize,
 }
@@ -55,6 +58,7 @@ impl Default for Config {
             }],
             bedrock_api_keys: vec![BEDROCK_API_KEY.to_owned()],
             region: None,
+            foreign_signatures: true,
             journal_bytes: 64 * 1024 * 1024,
         }
     }

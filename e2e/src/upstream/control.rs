@@ -192,6 +192,7 @@ fn check(reply: &Reply) -> Result<(), (StatusCode, String)> {
             &failure.headers
         }
         Reply::Message(script) => &script.headers,
+        Reply::Agent(agent) => &agent.script.headers,
         Reply::Reset | Reply::Close | Reply::Hang => return Ok(()),
     };
     for (name, value) in headers {

@@ -180,6 +180,9 @@ fn fits(when: &When, request: &Received) -> bool {
         && when
             .stream
             .is_none_or(|stream| stream == request.wants_stream())
+        && when
+            .rounds
+            .is_none_or(|rounds| rounds == request.prompt.rounds)
         && when.header.as_ref().is_none_or(|header| {
             request
                 .headers

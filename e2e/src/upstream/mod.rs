@@ -1,13 +1,19 @@
 //! Fake upstreams: an Anthropic Messages API ("Plan") and a Bedrock runtime that behave as they are told.
 
+mod agent;
 mod answer;
 mod bedrock;
 mod bedrock_count;
 mod bedrock_invoke;
+mod bedrock_turns;
 mod behaviour;
 mod config;
 pub mod control;
+mod conversation;
 mod converse;
+mod converse_blocks;
+mod converse_fields;
+mod converse_rules;
 mod events;
 mod eventstream;
 mod gate;
@@ -15,6 +21,7 @@ mod handle;
 mod journal;
 mod line;
 mod message;
+mod messages_rules;
 mod plan;
 mod plan_rules;
 mod plan_sse;
@@ -23,7 +30,9 @@ mod received;
 mod script;
 mod server;
 mod service;
+mod signature;
 mod sigv4;
+mod thinking_rules;
 mod usage;
 
 use std::{
@@ -38,6 +47,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 
 use self::service::Shared;
 pub use self::{
+    agent::{Act, Agent},
     behaviour::{Failure, HeaderIs, Mode, Operation, Reply, Rule, When},
     config::{
         AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AwsCredentials, BEDROCK_API_KEY, Config,

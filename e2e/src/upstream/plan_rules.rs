@@ -5,6 +5,7 @@ use serde_json::{Map, Value};
 use super::{
     behaviour::{Failure, Operation},
     config::Config,
+    conversation, messages_rules,
     received::Received,
 };
 
@@ -51,7 +52,7 @@ fn check(request: &Received, config: &Config) -> Result<(), Failure> {
         return Err(Failure::status(413));
     }
     match request.operation {
-        Operation::Messages | Operation::CountTokens => check_body(request, version),
+        Operation::Messages | Operation::CountTokens => check_body(request, version, config),
         _ => Ok(()),
     }
 }
@@ -61,7 +62,7 @@ fn bad(message: impl Into<String>) -> Failure {
 }
 
 /// Fields that the API does not know are not looked at.
-fn check_body(request: &Received, version: &str) -> Result<(), Failure> {
+fn check_body(request: &Received, version: &str, config: &Config) -> Result<(), Failure> {
     let body: Map<String, Value> = serde_json::from_slice(&request.body)
         .map_err(|error| bad(format!("The request body is not valid JSON: {error}")))?;
     if !body.get("model").is_some_and(Value::is_string) {
@@ -86,11 +87,11 @@ fn check_body(request: &Received, version: &str) -> Result<(), Failure> {
             ));
         }
     }
+    messages_rules::check(&body).map_err(bad)?;
     if version == NEWEST_VERSION {
-        check_newest(&body, messages)
-    } else {
-        Ok(())
+        check_newest(&body, messages)?;
     }
+    conversation::check(&body, config.foreign_signatures).map_err(bad)
 }
 
 fn check_newest(body: &Map<String, Value>, messages: &[Value]) -> Result<(), Failure> {

@@ -5,7 +5,7 @@ use http::{HeaderMap, HeaderValue, Method, header, request::Parts};
 use serde::Deserialize;
 use serde_json::{Value, value::RawValue};
 
-use super::{behaviour::Operation, usage};
+use super::{agent::CacheLifetime, behaviour::Operation, conversation, usage};
 
 /// A request with its body read.
 pub(crate) struct Received {
@@ -72,6 +72,19 @@ impl Received {
         }
     }
 
+    /// How long its cache markers ask for, where it has any: the longest counts.
+    pub(crate) fn cache_lifetime(&self) -> Option<CacheLifetime> {
+        // Quotes inside of a prompt are escaped, so these are members of the body.
+        let has = |text: &str| memchr::memmem::find(&self.body, text.as_bytes()).is_some();
+        let marked = has("\"cache_control\":") || has("\"cachePoint\":");
+        let hour = has("\"ttl\":\"1h\"") || has("\"ttl\": \"1h\"");
+        marked.then_some(if hour {
+            CacheLifetime::Hour
+        } else {
+            CacheLifetime::FiveMinutes
+        })
+    }
+
     /// Whether the client takes gzip.
     pub(crate) fn accepts_gzip(&self) -> bool {
         self.header("accept-encoding")
@@ -101,6 +114,12 @@ pub(crate) struct Prompt {
     pub(crate) stream: bool,
     pub(crate) input_tokens: u64,
     pub(crate) last_user_text: String,
+    /// How many turns brought results of tools back.
+    pub(crate) rounds: usize,
+    /// Names of the tools that it offers.
+    pub(crate) tools: Vec<String>,
+    /// Whether it asks for thinking.
+    pub(crate) thinks: bool,
 }
 
 #[derive(Deserialize)]
@@ -115,6 +134,9 @@ struct Envelope<'a> {
     tools: Option<&'a RawValue>,
     #[serde(borrow, rename = "toolConfig")]
     tool_config: Option<&'a RawValue>,
+    thinking: Option<Value>,
+    #[serde(rename = "additionalModelRequestFields")]
+    more: Option<Value>,
 }
 
 impl Prompt {
@@ -132,7 +154,18 @@ impl Prompt {
         .flatten()
         .map(|part| part.get().len())
         .sum();
+        let messages: Vec<Value> = envelope
+            .messages
+            .and_then(|messages| serde_json::from_str(messages.get()).ok())
+            .unwrap_or_default();
+        let thinking = envelope
+            .thinking
+            .as_ref()
+            .or_else(|| envelope.more.as_ref()?.get("thinking"));
         Self {
+            rounds: conversation::rounds(&messages),
+            tools: tool_names(envelope.tools.or(envelope.tool_config)),
+            thinks: thinking.is_some_and(|thinking| thinking["type"] != "disabled"),
             model: envelope
                 .model
                 .as_ref()
@@ -140,16 +173,13 @@ impl Prompt {
                 .map(str::to_owned),
             stream: envelope.stream == Some(Value::Bool(true)),
             input_tokens: usage::input_tokens(bytes),
-            last_user_text: envelope.messages.map(last_user_text).unwrap_or_default(),
+            last_user_text: last_user_text(&messages),
         }
     }
 }
 
 /// The last text of the last user turn; Claude Code puts its reminders before it.
-fn last_user_text(messages: &RawValue) -> String {
-    let Ok(Value::Array(messages)) = serde_json::from_str(messages.get()) else {
-        return String::new();
-    };
+fn last_user_text(messages: &[Value]) -> String {
     let content = messages
         .iter()
         .rev()
@@ -164,5 +194,23 @@ fn last_user_text(messages: &RawValue) -> String {
             .unwrap_or_default()
             .to_owned(),
         _ => String::new(),
+    }
+}
+
+/// Names of `tools`, or of Converse's `toolConfig`.
+fn tool_names(tools: Option<&RawValue>) -> Vec<String> {
+    let tools: Value = tools
+        .and_then(|tools| serde_json::from_str(tools.get()).ok())
+        .unwrap_or_default();
+    let names = |list: &Value, name: fn(&Value) -> &Value| -> Vec<String> {
+        let list = list.as_array().map(Vec::as_slice).unwrap_or_default();
+        list.iter()
+            .filter_map(|tool| Some(name(tool).as_str()?.to_owned()))
+            .collect()
+    };
+    if tools.is_array() {
+        names(&tools, |tool| &tool["name"])
+    } else {
+        names(&tools["tools"], |tool| &tool["toolSpec"]["name"])
     }
 }

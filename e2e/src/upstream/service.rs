@@ -109,23 +109,30 @@ impl Answering {
             Reply::Reset => self.disconnect(Line::reset).await,
             Reply::Close => self.disconnect(Line::close).await,
             Reply::Hang => std::future::pending().await,
-            Reply::Message(script) => {
-                self.before_headers(&script).await;
-                match self.prepare(&script, &request_id, (u64::from(instance) << 24) + number) {
-                    Ok(prepared) => self.send(prepared),
-                    Err(error) => {
-                        tracing::error!(
-                            error = &error as &dyn std::error::Error,
-                            "answer not made"
-                        );
-                        self.fail(
-                            &Failure::status(500).message(error.to_string()),
-                            &request_id,
-                        )
-                    }
+            Reply::Message(script) => self.message(&script, &request_id, number).await,
+            Reply::Agent(agent) => {
+                let unique = format!("{instance:08x}{number:012}");
+                match agent.script(&self.request, &unique) {
+                    Ok(script) => self.message(&script, &request_id, number).await,
+                    Err(error) => self.unable(&error, &request_id),
                 }
             }
         }
+    }
+
+    async fn message(self, script: &Script, request_id: &str, number: u64) -> Response<Body> {
+        self.before_headers(script).await;
+        let number = (u64::from(self.shared.instance) << 24) + number;
+        match self.prepare(script, request_id, number) {
+            Ok(prepared) => self.send(prepared),
+            Err(error) => self.unable(&error, request_id),
+        }
+    }
+
+    /// Whoever scripted this made a mistake.
+    fn unable(self, error: &(dyn std::error::Error + 'static), request_id: &str) -> Response<Body> {
+        tracing::error!(error, "answer not made");
+        self.fail(&Failure::status(500).message(error.to_string()), request_id)
     }
 
     /// Mode first, then credentials and form, then the queue: a request that is refused uses up no rule.

@@ -5,6 +5,7 @@
     reason = "helpers of tests fail like tests"
 )]
 
+mod agent;
 mod bedrock;
 mod bedrock_faults;
 mod control;

@@ -25,7 +25,7 @@ const TOTAL: Duration = Duration::from_mins(5);
 const DRAIN_BYTES: usize = 2 * MAX_BODY_BYTES;
 const DRAIN_TIME: Duration = Duration::from_secs(10);
 /// A declared length is believed up to here; beyond, memory and budget grow with what arrives.
-const MAX_UPFRONT: usize = 64 * 1024;
+const MAX_UPFRONT: usize = 256 * 1024;
 
 /// The bytes that request bodies may hold at one time on this pod.
 #[derive(Debug, Clone)]
@@ -153,8 +153,11 @@ where
     }
     let until = Instant::now() + TOTAL;
     if coding == Coding::Gzip {
-        let (bytes, _share) = gzip::read(body, budget, until).await?;
-        return Ok(Bytes::from_owner(Held { bytes, _share }));
+        let (bytes, share) = gzip::read(body, budget, until).await?;
+        return Ok(Bytes::from_owner(Held {
+            bytes,
+            _share: share,
+        }));
     }
     let upfront = declared.unwrap_or_default().min(MAX_UPFRONT);
     let mut share = budget.take(upfront).ok_or_else(busy)?;

@@ -51,8 +51,8 @@ where
     if decoder.try_finish().is_err() {
         return Err(decoder.get_mut().refusal());
     }
-    let decoded = decoder.get_mut().take().ok_or_else(busy)?;
-    Ok((decoded.0.freeze(), decoded.1))
+    let (whole, share) = decoder.get_mut().take().ok_or_else(busy)?;
+    Ok((whole.freeze(), share))
 }
 
 /// What comes out of the decoder, within the limit and the budget.

@@ -120,15 +120,17 @@ impl Frontend {
         let answered = match route {
             Route::Messages => return self.messages(request, request_id, received_at).await,
             Route::Bedrock(operation) => {
-                let response = self
-                    .bedrock(request, operation, request_id, received_at)
-                    .await?;
+                // Larger than what most requests need, and only theirs to carry.
+                let response =
+                    Box::pin(self.bedrock(request, operation, request_id, received_at)).await?;
                 if operation.is_metered() {
                     return Ok(response);
                 }
                 (response, Some(Provider::Bedrock))
             }
-            Route::CountTokens => self.count_tokens(request, request_id, received_at).await?,
+            Route::CountTokens => {
+                Box::pin(self.count_tokens(request, request_id, received_at)).await?
+            }
             Route::Probe => {
                 self.origin_verify.check(request.headers())?;
                 (Response::new(RelayBody::whole(Bytes::new())), None)

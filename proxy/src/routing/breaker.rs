@@ -199,6 +199,7 @@ impl Breaker {
     }
 
     /// Whether this process makes the probe.
+    #[cfg(test)]
     pub(super) fn is_probing(&self) -> bool {
         self.open
             .and_then(|open| open.probe)

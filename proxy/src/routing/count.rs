@@ -28,6 +28,8 @@ pub const ESTIMATED: HeaderName = HeaderName::from_static("x-spillway-estimated"
 const PATH: &str = "/v1/messages/count_tokens";
 /// How long Bedrock may take before a guess has to do.
 const BEDROCK_PATIENCE: Duration = Duration::from_secs(10);
+/// How Bedrock refuses tools and fields that only the Plan has.
+const UNKNOWN_TO_BEDROCK: &[&str] = &["Input tag '", "Extra inputs are not permitted"];
 /// The largest answer of Bedrock's.
 const MAX_ANSWER: usize = 64 * 1024;
 
@@ -75,7 +77,11 @@ impl Counter {
         let caller = &call.admission.caller;
         let (plan, bedrock) = (caller.plan.as_deref(), caller.bedrock.as_ref());
         // Without another upstream an open circuit stops nobody.
-        let asked = plan.filter(|plan| bedrock.is_none() || !self.is_open(plan, call));
+        let is_open = |plan: &PlanCredential| {
+            let (model, now) = (&call.head.model, std::time::Instant::now());
+            self.circuits.is_open(plan.id, model, now)
+        };
+        let asked = plan.filter(|plan| bedrock.is_none() || !is_open(plan));
         let answer = match asked {
             Some(plan) => Some(self.ask_plan(call, plan).await),
             None => None,
@@ -87,11 +93,6 @@ impl Counter {
             (_, Some(bedrock)) => self.count_without_plan(call, bedrock).await,
             (_, None) => (not_supported(call), None),
         }
-    }
-
-    fn is_open(&self, plan: &PlanCredential, call: &Call) -> bool {
-        self.circuits
-            .is_open(plan.id, &call.head.model, std::time::Instant::now())
     }
 
     async fn ask_plan(&self, call: &Call, plan: &PlanCredential) -> PlanAnswer {
@@ -116,21 +117,12 @@ impl Counter {
         match self.ask_bedrock(call, bedrock).await {
             Ok(tokens) => (answer(call, tokens), Some(Provider::Bedrock)),
             // What is wrong with the request is worth more than a guess.
-            Err(NotCounted::Refused { message, .. }) if is_in_anthropics_words(&message) => {
-                let error = ErrorBody::new("invalid_request_error", message);
-                let refused = respond(call, StatusCode::BAD_REQUEST, error.to_answer(request_id));
-                (refused, Some(Provider::Bedrock))
+            Err(NotCounted::Refused { message, .. }) if is_the_requests_fault(&message) => {
+                (refused(call, message), Some(Provider::Bedrock))
             }
             Err(error) => {
                 tracing::info!(%request_id, error = chain(&error), "tokens are estimated");
-                let guessed = estimate::input_tokens(&call.body).map(|tokens| {
-                    let mut response = answer(call, tokens);
-                    response
-                        .headers_mut()
-                        .insert(ESTIMATED, HeaderValue::from_static("true"));
-                    response
-                });
-                (guessed.unwrap_or_else(|| not_supported(call)), None)
+                (guess(call), None)
             }
         }
     }
@@ -181,6 +173,28 @@ impl Counter {
 fn answer(call: &Call, tokens: u64) -> Response<RelayBody> {
     let body = format!("{{\"input_tokens\":{tokens}}}");
     respond(call, StatusCode::OK, body.into())
+}
+
+fn guess(call: &Call) -> Response<RelayBody> {
+    let Some(tokens) = estimate::input_tokens(&call.body) else {
+        return refused(call, "messages: Input should be a valid list".to_owned());
+    };
+    let mut response = answer(call, tokens);
+    response
+        .headers_mut()
+        .insert(ESTIMATED, HeaderValue::from_static("true"));
+    response
+}
+
+fn refused(call: &Call, message: String) -> Response<RelayBody> {
+    let error = ErrorBody::new("invalid_request_error", message);
+    let body = error.to_answer(call.admission.request_id);
+    respond(call, StatusCode::BAD_REQUEST, body)
+}
+
+/// Whether the Plan would have said the same, rather than have served what Bedrock does not know.
+fn is_the_requests_fault(message: &str) -> bool {
+    is_in_anthropics_words(message) && !UNKNOWN_TO_BEDROCK.iter().any(|part| message.contains(part))
 }
 
 /// Claude Code counts for itself then, and does not ask again.

@@ -239,15 +239,15 @@ pub fn input_tokens(body: &[u8]) -> Option<u64> {
         weight.tokens += SYSTEM;
         weight.content(system, LEVELS_OF_MESSAGE);
     }
-    let mut tools = 0;
-    if let Some(list) = request.tools {
-        let _ = each(list.get(), |tool| {
-            tools += 1;
+    let tools = request
+        .tools
+        .and_then(|tools| serde_json::from_str::<Vec<&RawValue>>(tools.get()).ok())
+        .unwrap_or_default();
+    if !tools.is_empty() {
+        weight.tokens += TOOLS + TOOL * tools.len() as u64;
+        for tool in tools {
             weight.json(tool.get());
-        });
-    }
-    if tools > 0 {
-        weight.tokens += TOOLS + TOOL * tools;
+        }
     }
     let schema = request.output_format.or_else(|| {
         serde_json::from_str::<OutputConfig<'_>>(request.output_config?.get())

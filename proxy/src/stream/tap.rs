@@ -31,13 +31,23 @@ pub struct StreamFailure {
 pub struct UsageTap {
     usage: UsageFold,
     delta_bytes: u64,
-    started: bool,
+    stage: Stage,
     content: bool,
-    complete: bool,
     progress: bool,
     /// Whether what events say of usage is a guess for the client's sake.
     is_guess: bool,
     failure: Option<StreamFailure>,
+}
+
+/// How far an answer has come.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+enum Stage {
+    #[default]
+    Before,
+    /// After `message_start`.
+    Begun,
+    /// After its end.
+    Complete,
 }
 
 #[derive(Deserialize)]
@@ -95,9 +105,9 @@ impl UsageTap {
             StreamEvent::ContentBlockStart => {
                 self.content |= self.failure.is_none() && shows_content(data);
             }
-            StreamEvent::MessageStart if self.is_guess => {}
+            StreamEvent::MessageStart if self.is_guess => self.stage = Stage::Begun,
             StreamEvent::MessageStart => {
-                self.started = true;
+                self.stage = Stage::Begun;
                 if let Ok(MessageStart {
                     message: WithUsage { usage: Some(usage) },
                 }) = serde_json::from_slice(data)
@@ -123,7 +133,7 @@ impl UsageTap {
     /// Notes that the answer has come to its end.
     pub fn on_end(&mut self) {
         self.content |= self.failure.is_none();
-        self.complete = true;
+        self.stage = Stage::Complete;
     }
 
     /// Notes that the upstream ended the stream with an error.
@@ -134,7 +144,7 @@ impl UsageTap {
     /// Reads a whole answer that was not streamed.
     pub fn on_message(&mut self, body: &[u8]) {
         self.on_usage_of(body);
-        self.complete = true;
+        self.stage = Stage::Complete;
     }
 
     /// Takes usage that was reported beside the answer's own, for the counts that the answer leaves out.
@@ -160,12 +170,12 @@ impl UsageTap {
 
     /// Whether a stream of the Messages API has begun, which ends in `message_stop`.
     pub fn has_started(&self) -> bool {
-        self.started
+        self.stage != Stage::Before
     }
 
     /// Whether the answer has come to its end.
     pub fn is_complete(&self) -> bool {
-        self.complete
+        self.stage == Stage::Complete
     }
 
     /// The first `error` event.
@@ -192,7 +202,7 @@ impl UsageTap {
             tokens.input = (as_u64(request_bytes) / BYTES_PER_TOKEN).min(MAX_GUESSED_INPUT);
             estimated = true;
         }
-        if !self.complete || self.usage.output.is_none() {
+        if !self.is_complete() || self.usage.output.is_none() {
             tokens.output = tokens
                 .output
                 .max(self.delta_bytes.div_ceil(BYTES_PER_TOKEN));

@@ -9,7 +9,9 @@
 mod aborts;
 mod bedrock;
 mod circuit;
+mod converse;
 mod fallback;
+mod moving;
 mod passthrough;
 mod plan_only;
 mod stack;

@@ -37,6 +37,7 @@ pub(crate) struct Setup {
     pub plan_url: Option<Url>,
     pub bedrock: Option<BedrockSecret>,
     pub bedrock_model: &'static str,
+    pub bedrock_api: BedrockApi,
     pub circuit: CircuitSettings,
     pub timeouts: Timeouts,
 }
@@ -53,6 +54,7 @@ impl Default for Setup {
                 session_token: None,
             }),
             bedrock_model: BEDROCK_MODEL,
+            bedrock_api: BedrockApi::Auto,
             circuit: CircuitSettings {
                 failure_threshold: u32::MAX,
                 failure_rate: 50,
@@ -149,7 +151,7 @@ impl Stack {
         let mapping = ModelMapping {
             name: ModelPattern::new("claude-sonnet-*").unwrap(),
             bedrock_model_id: Some(setup.bedrock_model.to_owned()),
-            bedrock_api: BedrockApi::Auto,
+            bedrock_api: setup.bedrock_api,
             price: None,
         };
         let pool = PoolView {
@@ -193,6 +195,12 @@ impl Stack {
             .header("anthropic-version", "2023-06-01")
             .header("content-type", "application/json")
             .body(body(stream).to_string())
+    }
+
+    /// Sends this body.
+    pub(crate) async fn send_body(&self, body: &Value) -> reqwest::Response {
+        let request = self.request(body["stream"] == true);
+        request.body(body.to_string()).send().await.unwrap()
     }
 
     /// The next call's outcome.
@@ -273,6 +281,46 @@ pub(crate) fn events(text: &str) -> Vec<(String, Value)> {
             )
         })
         .collect()
+}
+
+/// The message that an answer is: its events added up as clients do, or its body.
+pub(crate) fn message(answer: &str, stream: bool) -> Value {
+    if !stream {
+        return serde_json::from_str(answer).unwrap();
+    }
+    let mut message = Value::Null;
+    for (name, data) in events(answer) {
+        let at = usize::try_from(data["index"].as_u64().unwrap_or(0)).unwrap();
+        match name.as_str() {
+            "message_start" => message = data["message"].clone(),
+            "content_block_start" => {
+                let content = message["content"].as_array_mut().unwrap();
+                assert_eq!(content.len(), at);
+                content.push(data["content_block"].clone());
+            }
+            "content_block_delta" => {
+                let block = &mut message["content"][at];
+                let delta = data["delta"].as_object().unwrap();
+                let (member, piece) = delta.iter().find(|(name, _)| *name != "type").unwrap();
+                let so_far = block[member].as_str().unwrap_or_default().to_owned();
+                block[member] = (so_far + piece.as_str().unwrap()).into();
+            }
+            "content_block_stop" => {
+                let block = message["content"][at].as_object_mut().unwrap();
+                if let Some(json) = block.remove("partial_json")
+                    && !json.as_str().unwrap().is_empty()
+                {
+                    block["input"] = serde_json::from_str(json.as_str().unwrap()).unwrap();
+                }
+            }
+            "message_delta" => {
+                message["stop_reason"] = data["delta"]["stop_reason"].clone();
+                message["usage"] = data["usage"].clone();
+            }
+            _ => {}
+        }
+    }
+    message
 }
 
 /// The text of a stream's deltas.

@@ -30,7 +30,7 @@ async fn names_of_the_pool_are_mapped_and_ids_of_bedrock_are_not() {
     world
         .tenant
         .change_pool(|pool| {
-            pool.models = vec![mapping("claude-*", OPUS), mapping("*", "anthropic.never")]
+            pool.models = vec![mapping("claude-*", OPUS), mapping("*", "anthropic.never")];
         })
         .await;
     let proxy = world.start().await;

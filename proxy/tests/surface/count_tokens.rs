@@ -213,7 +213,7 @@ async fn what_is_wrong_with_the_request_is_said_by_whoever_finds_it() {
         (&"invalid_request_error".into(), &words.into())
     );
 
-    for body in ["{", "{}", r#"{"model":3}"#] {
+    for body in ["{", "{}", r#"{"model":3}"#, r#"{"model":"claude-x"}"#] {
         let response = count(&proxy, world.key.expose(), body.to_owned()).await;
         assert_eq!(response.status(), 400, "{body}");
     }

@@ -6,7 +6,8 @@ use serde_json::value::RawValue;
 
 /// The betas that Bedrock takes; any other is refused with `invalid beta flag`.
 /// Source: <https://docs.aws.amazon.com/bedrock/latest/userguide/model-parameters-anthropic-claude-messages-request-response.html>,
-/// its section on `anthropic_beta`, and the pages on computer use and on the tools it links to.
+/// its section on `anthropic_beta`, and the pages on computer use and on the tools it links to; for the two of 2026 what Claude
+/// Code 2.1.332 sends when it speaks Bedrock's own format.
 const BETAS: &[&str] = &[
     "computer-use-2024-10-22",
     "computer-use-2025-01-24",
@@ -18,6 +19,8 @@ const BETAS: &[&str] = &[
     FINE_GRAINED_TOOLS,
     "interleaved-thinking-2025-05-14",
     "output-128k-2025-02-19",
+    "thinking-display-updates-2026-08-18",
+    "thinking-token-count-2026-05-13",
     "token-efficient-tools-2025-02-19",
     TOOL_EXAMPLES,
     TOOL_SEARCH,

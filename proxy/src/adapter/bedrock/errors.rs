@@ -192,7 +192,7 @@ fn anthropic_words(message: &str) -> Option<&str> {
 }
 
 /// Whether a text holds an ARN or anything as long as an account id.
-pub(in crate::adapter) fn names_an_account(text: &str) -> bool {
+pub(crate) fn names_an_account(text: &str) -> bool {
     text.contains("arn:")
         || text
             .split(|c: char| !c.is_ascii_digit())

@@ -15,8 +15,7 @@ use url::Url;
 
 use self::clients::BedrockClients;
 pub use self::errors::is_in_anthropics_words;
-pub(in crate::adapter) use self::errors::names_an_account;
-pub(crate) use self::errors::to_anthropic;
+pub(crate) use self::errors::{names_an_account, to_anthropic};
 use self::models::ModelTraits;
 pub(crate) use self::raw::RawExchange;
 pub(crate) use self::reply::{EVENT_STREAM, JSON, failure, success, text_of, whole};

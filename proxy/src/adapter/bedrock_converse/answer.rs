@@ -30,12 +30,12 @@ pub(super) fn translate(body: &[u8], context: &Context) -> Result<Vec<u8>, BadAn
         ],
     )?;
     let [message] = json::pick(output.map_or("{}", RawValue::get), ["message"])?;
-    let [content] = json::pick(message.map_or("{}", RawValue::get), ["content"])?;
+    let [blocks] = json::pick(message.map_or("{}", RawValue::get), ["content"])?;
     let mut out = Vec::with_capacity(body.len() + 256);
     context.write_head(&mut out);
     out.extend_from_slice(b",\"content\":[");
     let start = out.len();
-    json::each::<BadAnswer>(content.map_or("[]", RawValue::get), |_, block| {
+    json::each::<BadAnswer>(blocks.map_or("[]", RawValue::get), |_, block| {
         let before = out.len();
         if before > start {
             out.push(b',');
@@ -50,7 +50,7 @@ pub(super) fn translate(body: &[u8], context: &Context) -> Result<Vec<u8>, BadAn
     out.extend_from_slice(b",\"usage\":");
     usage
         .and_then(Usage::read)
-        .unwrap_or_else(|| context.guess())
+        .unwrap_or_default()
         .write(&mut out);
     out.push(b'}');
     Ok(out)
@@ -122,7 +122,8 @@ fn write_reasoning(
     }
     let [text, signature] =
         json::pick(reasoning.map_or("{}", RawValue::get), ["text", "signature"])?;
-    let signature = signature.filter(|signature| json::kind_of(signature) == Kind::Text);
+    let signature =
+        signature.filter(|signature| json::escaped(signature).is_some_and(|text| !text.is_empty()));
     let Some(text) = text.filter(|text| json::kind_of(text) == Kind::Text) else {
         return Ok(false);
     };
@@ -229,6 +230,7 @@ mod tests {
             {"text": ""},
             {"text": " \n"},
             {"reasoningContent": {"reasoningText": {"text": "hm"}}},
+            {"reasoningContent": {"reasoningText": {"text": "hm", "signature": ""}}},
             {"reasoningContent": {"redactedContent": "////"}},
             {"toolUse": {"toolUseId": "s", "name": "n", "input": {}, "type": "server_tool_use"}},
             {"image": {"format": "png", "source": {"bytes": ""}}},
@@ -271,8 +273,8 @@ mod tests {
     }
 
     #[test]
-    fn an_answer_without_usage_has_a_guess() {
-        assert_eq!(message(&json!({}), true)["usage"]["input_tokens"], 9);
+    fn an_answer_without_usage_counts_nothing() {
+        assert_eq!(message(&json!({}), true)["usage"]["input_tokens"], 0);
     }
 
     proptest! {

@@ -185,7 +185,9 @@ impl Events {
                 name.and_then(json::text),
                 ran_already,
             ) {
-                self.switch(wire, Kind::ToolUse, out);
+                // Each start is a call of its own.
+                self.close(out);
+                self.open = Some(Block::new(wire, Kind::ToolUse));
                 let mut data = Vec::with_capacity(160);
                 data.extend_from_slice(b"{\"type\":\"tool_use\",\"id\":");
                 json::write_text(&mut data, &replayable_id(&id));

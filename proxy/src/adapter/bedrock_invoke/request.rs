@@ -8,7 +8,7 @@ use crate::adapter::bedrock::betas::{
     self, CONTEXT_MANAGEMENT, EFFORT, FINE_GRAINED_TOOLS, TOOL_EXAMPLES, TOOL_SEARCH,
 };
 use crate::adapter::bedrock::models::{Caching, ModelTraits};
-use crate::adapter::json;
+use crate::adapter::json::{self, Kind};
 
 /// The value of `anthropic_version` that Bedrock asks for.
 /// Source: <https://docs.aws.amazon.com/bedrock/latest/userguide/model-parameters-anthropic-claude-messages-request-response.html>.
@@ -63,6 +63,10 @@ const FEATURES: &[(&str, &str, &str)] = &[
 
 /// Members of a tool that Bedrock refuses: one is its beta's there, the other is for tools that Bedrock does not have.
 const TOOL_MEMBERS: &[&str] = &["allowed_callers", "eager_input_streaming"];
+
+/// Members of a message that Bedrock takes. The others go with betas that it does not have, such as the `output_config` of
+/// `per-turn-control-2026-07-01`.
+const TURN_MEMBERS: &[&str] = &["role", "content"];
 
 /// The `InvokeModel` body for a Messages `body` sent with these `anthropic-beta` values.
 pub(in crate::adapter) fn translate<'a>(
@@ -195,7 +199,9 @@ const MARKER: &str = "\"cache_control\"";
 enum Place {
     /// A cache marker.
     Marker,
-    /// What may carry a marker, or a list of it: a message, a block. Below it are so many levels more of the like.
+    /// A message, or the list of them.
+    Turn,
+    /// What may carry a marker, or a list of it: a block. Below it are so many levels more of the like.
     Holder(u8),
     /// A tool, or the list of them.
     Tool,
@@ -203,8 +209,8 @@ enum Place {
     Other,
 }
 
-/// From a message down: its blocks, a tool result's blocks, the blocks of a document or search result in it.
-const LEVELS_OF_MESSAGE: u8 = 4;
+/// From a message's blocks down: a tool result's blocks, the source of a document or search result in it, the blocks of that.
+const LEVELS_OF_BLOCK: u8 = 3;
 
 impl Place {
     /// The place of the top-level field `name`.
@@ -212,7 +218,7 @@ impl Place {
         match name {
             "system" => Self::Holder(0),
             "tools" => Self::Tool,
-            "messages" => Self::Holder(LEVELS_OF_MESSAGE),
+            "messages" => Self::Turn,
             _ => Self::Other,
         }
     }
@@ -220,6 +226,7 @@ impl Place {
     /// The place of the member `name`.
     fn below(self, name: &str) -> Self {
         match (self, name) {
+            (Self::Turn, "content") => Self::Holder(LEVELS_OF_BLOCK),
             (Self::Holder(_) | Self::Tool, "cache_control") => Self::Marker,
             (Self::Holder(levels), "content" | "source") => {
                 levels.checked_sub(1).map_or(Self::Other, Self::Holder)
@@ -250,11 +257,12 @@ impl Writer {
                         .iter()
                         .any(|name| memmem::find(text.as_bytes(), name.as_bytes()).is_some())
             }
+            Place::Turn => self.markers.are_in(text) || has_more_than_turns(value),
             Place::Marker | Place::Holder(_) => self.markers.are_in(text),
         };
         match (text.as_bytes().first(), place) {
             (Some(b'{'), _) if is_suspect => self.object(place, text),
-            (Some(b'['), Place::Holder(_) | Place::Tool) if is_suspect => {
+            (Some(b'['), Place::Turn | Place::Holder(_) | Place::Tool) if is_suspect => {
                 self.put("[");
                 json::each(text, |at, item| {
                     if at > 0 {
@@ -285,6 +293,7 @@ impl Writer {
             let is_dropped = match place {
                 Place::Marker => self.markers.members.contains(&name),
                 Place::Tool if TOOL_MEMBERS.contains(&name) => true,
+                Place::Turn => !TURN_MEMBERS.contains(&name),
                 Place::Tool | Place::Holder(_) => self.markers.all && name == "cache_control",
                 Place::Other => false,
             };
@@ -301,6 +310,27 @@ impl Writer {
         self.put("}");
         Ok(())
     }
+}
+
+/// Whether a message, or one of a list of them, has members that Bedrock refuses.
+fn has_more_than_turns(value: &RawValue) -> bool {
+    let mut more = false;
+    let mut look = |message: &RawValue| {
+        json::members(message.get(), |name, _| {
+            more |= !TURN_MEMBERS.contains(&name);
+            Ok::<_, serde_json::Error>(())
+        })
+    };
+    // What is malformed stays as it is: Bedrock says so.
+    let _ = match json::kind_of(value) {
+        Kind::List => json::each(value.get(), |_, message| match json::kind_of(message) {
+            Kind::Object => look(message),
+            _ => Ok(()),
+        }),
+        Kind::Object => look(value),
+        _ => Ok(()),
+    };
+    more
 }
 
 #[cfg(test)]
@@ -434,6 +464,18 @@ mod tests {
     }
 
     #[test]
+    fn a_turn_has_its_role_and_content_alone() {
+        let betas = ["per-turn-control-2026-07-01,thinking-display-updates-2026-08-18"];
+        let body = r#"{"thinking":{"type":"adaptive","display":"updates"},"messages":[{"role":"user","content":"a"},{"role":"system","content":[{"type":"text","text":"output_config"}],"output_config":{"effort":"low"}}, "x"]}"#;
+        assert_eq!(
+            invoke(body, &betas),
+            r#"{"anthropic_version":"bedrock-2023-05-31","anthropic_beta":["thinking-display-updates-2026-08-18"],"thinking":{"type":"adaptive","display":"updates"},"messages":[{"role":"user","content":"a"},{"role":"system","content":[{"type":"text","text":"output_config"}]},"x"]}"#
+        );
+        let plain = r#""messages":[ {"role":"user",  "content":{"output_config":1}} ]}"#;
+        assert!(invoke(&format!("{{{plain}"), &[]).ends_with(plain));
+    }
+
+    #[test]
     fn what_the_plan_serves_without_a_beta_gets_bedrocks() {
         for (body, beta) in [
             (r#"{"output_config":{"effort":"high"}}"#, EFFORT),
@@ -472,10 +514,10 @@ mod tests {
 
     #[test]
     fn the_scope_of_a_cache_marker_goes_with_its_beta() {
-        let body = r#"{"system":[{"type":"text","text":"a \"scope\"","cache_control":{"type":"ephemeral","scope":"global","ttl":"1h"}}],"tools":[{"input_schema":{"properties":{"cache_control":{"scope":1}}},"cache_control":{"scope":"org","type":"ephemeral"}}],"messages":[{"scope": 1.50}]}"#;
+        let body = r#"{"system":[{"type":"text","text":"a \"scope\"","cache_control":{"type":"ephemeral","scope":"global","ttl":"1h"}}],"tools":[{"input_schema":{"properties":{"cache_control":{"scope":1}}},"cache_control":{"scope":"org","type":"ephemeral"}}],"messages":[{"content":[{"scope": 1.50}]}]}"#;
         assert_eq!(
             invoke(body, &["prompt-caching-scope-2026-01-05"]),
-            r#"{"anthropic_version":"bedrock-2023-05-31","system":[{"type":"text","text":"a \"scope\"","cache_control":{"type":"ephemeral","ttl":"1h"}}],"tools":[{"input_schema":{"properties":{"cache_control":{"scope":1}}},"cache_control":{"type":"ephemeral"}}],"messages":[{"scope":1.50}]}"#
+            r#"{"anthropic_version":"bedrock-2023-05-31","system":[{"type":"text","text":"a \"scope\"","cache_control":{"type":"ephemeral","ttl":"1h"}}],"tools":[{"input_schema":{"properties":{"cache_control":{"scope":1}}},"cache_control":{"type":"ephemeral"}}],"messages":[{"content":[{"scope":1.50}]}]}"#
         );
     }
 
@@ -502,14 +544,19 @@ mod tests {
             (r#"{"cache_control":"#, "}"),
             (r#"{"a":"#, "}"),
         ] {
-            for field in ["messages", "system", "tools", "metadata"] {
-                let nested = format!(
-                    r#""{field}":{}{{"scope":1}}{}}}"#,
-                    open.repeat(DEPTH),
-                    close.repeat(DEPTH)
-                );
+            for (field, begin, end) in [
+                ("messages", r#"[{"content":"#, "}]"),
+                ("messages", "", ""),
+                ("system", "", ""),
+                ("tools", "", ""),
+                ("metadata", "", ""),
+            ] {
+                let (open, close) = (open.repeat(DEPTH), close.repeat(DEPTH));
+                let nested = format!(r#""{field}":{begin}{open}{{"scope":1}}{close}{end}}}"#);
                 let out = invoke(&format!("{{{nested}"), &[]);
-                assert!(out.ends_with(&nested), "{field} {open}");
+                // A member that no message has is gone with all that is in it.
+                let is_gone = (field, begin, &open[..1]) == ("messages", "", "{");
+                assert!(is_gone || out.ends_with(&nested), "{field} {begin}");
             }
         }
     }

@@ -49,7 +49,7 @@ struct Output {
     input_tokens: u64,
 }
 
-/// The body of a `CountTokens` call for a Messages `body` sent with these `anthropic-beta` values, to the model of this id.
+/// The body of a `CountTokens` call for a Messages `body` sent with these `anthropic-beta` values to the model of this id.
 ///
 /// # Errors
 /// The request cannot be expressed to Bedrock.
@@ -58,8 +58,7 @@ pub fn count_body<'a>(
     betas: impl Iterator<Item = &'a str>,
     model_id: &str,
 ) -> Result<Bytes, NotCountable> {
-    let model = ModelTraits::of(model_id);
-    let invoke = translate(body, betas, model).map_err(NotCountable::new)?;
+    let invoke = translate(body, betas, ModelTraits::of(model_id)).map_err(NotCountable::new)?;
     let counted = countable(&invoke).map_err(NotCountable::new)?;
     let input = Input {
         input: InvokeModel {

@@ -7,7 +7,7 @@
 mod mirror;
 mod sync;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -27,7 +27,8 @@ use super::breaker::{Gate, Seen, Turn};
 use super::circuits::{Admittance, CircuitStore, Circuits, OpenCircuit, Report};
 use crate::call::{CircuitSettings, PoolView};
 
-/// How long a request waits for the right to probe. Without an answer it probes: an outage of Postgres delays nobody longer.
+/// How long a request waits for the right to probe. Without an answer it goes to Bedrock as before: a Postgres that is slow
+/// delays nobody longer, and does not make two of them probe. While Postgres is known to be away, nobody asks it.
 const CLAIM_PATIENCE: Duration = Duration::from_millis(500);
 /// How long the start waits for Postgres before it goes on with the mirror.
 const FIRST_LOAD_TIMEOUT: Duration = Duration::from_secs(1);
@@ -146,6 +147,8 @@ struct State {
     circuits: Circuits,
     /// What Postgres is to be told, the newest of each circuit.
     outbox: HashMap<CircuitName, Word>,
+    /// Circuits whose probe is being claimed.
+    asking: HashSet<CircuitName>,
     /// How often the circuits had been reset when they were last loaded.
     resets: Option<i64>,
     /// Whether the mirror holds what is here.
@@ -186,6 +189,13 @@ impl State {
         self.outbox.insert(name, word);
         self.is_mirrored = false;
         true
+    }
+
+    /// Gives up an own probe that is not to be made.
+    fn release(&mut self, name: &CircuitName) {
+        if let Some(breaker) = self.circuits.get_mut(name) {
+            breaker.release();
+        }
     }
 
     /// Takes over a row, with the probe of anybody but `me`.
@@ -244,8 +254,16 @@ impl Shared {
         else {
             return Gate::Probe;
         };
+        let later = Gate::Open {
+            until: Instant::now() + CLAIM_PATIENCE,
+        };
         let opening = {
             let mut state = self.state.lock();
+            if state.asking.contains(&name) {
+                // For a request whose client left.
+                state.release(&name);
+                return later;
+            }
             if state.outbox.get(&name) == Some(&Word::Freed) {
                 // The claim is still held, and wanted again.
                 state.outbox.remove(&name);
@@ -253,23 +271,43 @@ impl Shared {
             }
             let is_told = !state.outbox.contains_key(&name);
             let breaker = state.circuits.get_mut(&name).filter(|_| is_told);
-            breaker.and_then(|breaker| breaker.shared())
+            let opening = breaker.and_then(|breaker| breaker.shared());
+            if opening.is_some() {
+                state.asking.insert(name.clone());
+            }
+            opening
         };
         let Some(opening) = opening else {
             return Gate::Probe;
         };
-        let (answer, answered) = oneshot::channel();
+        let (answer, mut answered) = oneshot::channel();
         let asking = Arc::clone(&self);
         tokio::spawn(async move {
-            let _ = answer.send(asking.ask(&pool, &name, opening).await);
+            let gate = asking.ask(&pool, &name, opening).await;
+            let unwanted = answer.send(gate).is_err();
+            asking.asked(name, gate, unwanted);
         });
-        if let Ok(Ok(gate)) = timeout(CLAIM_PATIENCE, answered).await {
+        if let Ok(Ok(gate)) = timeout(CLAIM_PATIENCE, &mut answered).await {
             return gate;
         }
-        tracing::warn!("a probe was not claimed in time and is made all the same");
-        self.set_away(true);
-        self.wanted.notify_one();
-        Gate::Probe
+        // From here on it is given back, unless it came at this moment.
+        answered.close();
+        if let Ok(gate) = answered.try_recv() {
+            return gate;
+        }
+        tracing::warn!("a probe is not claimed in time: the call goes on without it");
+        later
+    }
+
+    /// Notes that a claim was answered. One that the request did not wait for is given back.
+    fn asked(&self, name: CircuitName, gate: Gate, unwanted: bool) {
+        let mut state = self.state.lock();
+        state.asking.remove(&name);
+        if unwanted && gate == Gate::Probe {
+            state.release(&name);
+            state.outbox.entry(name).or_insert(Word::Freed);
+            self.wanted.notify_one();
+        }
     }
 
     /// Claims a probe in Postgres.
@@ -278,19 +316,9 @@ impl Shared {
         let now = Instant::now();
         let mut state = self.state.lock();
         match claimed {
-            Ok(Claim::Granted) => {
-                let breaker = state.circuits.get_mut(name);
-                if !breaker.is_some_and(|breaker| breaker.is_probing()) {
-                    // The client left meanwhile.
-                    state.outbox.entry(name.clone()).or_insert(Word::Freed);
-                    self.wanted.notify_one();
-                }
-                Gate::Probe
-            }
+            Ok(Claim::Granted) => Gate::Probe,
             Ok(Claim::Refused(row)) => {
-                if let Some(breaker) = state.circuits.get_mut(name) {
-                    breaker.release();
-                }
+                state.release(name);
                 let seen = state.adopt(&row, None, &pool.circuit, now);
                 Gate::Open {
                     until: seen.claimed_until.unwrap_or(seen.until),

@@ -119,7 +119,7 @@ impl<'a> Block<'a> {
             text,
             source,
             title,
-            context,
+            about,
             citations,
             id,
             name,
@@ -137,7 +137,7 @@ impl<'a> Block<'a> {
             text,
             source,
             title,
-            context,
+            context: about,
             citations,
             id,
             name,
@@ -164,18 +164,13 @@ impl<'a> Writer<'a> {
         let block = Block::read(place, raw)?;
         match (block.kind.as_ref(), role) {
             ("text", _) => {
-                let text = place.raw_text(".text", block.text)?;
-                self.text(turns, role, text, block.ttl);
+                place.raw_text(".text", block.text)?;
+                self.text(turns, role, block.text, block.ttl);
                 Ok(())
             }
             // What was said before is summed up in it.
             ("compaction", Role::Assistant) => {
-                if let Some(summary) = block
-                    .content
-                    .filter(|content| json::kind_of(content) == Kind::Text)
-                {
-                    self.text(turns, role, summary.get(), block.ttl);
-                }
+                self.text(turns, role, block.content, block.ttl);
                 Ok(())
             }
             ("thinking" | "redacted_thinking", Role::Assistant) => {
@@ -220,15 +215,22 @@ impl<'a> Writer<'a> {
     }
 
     /// Converse refuses a text that is blank.
-    fn text(&mut self, turns: &mut Turns<'a>, role: Role, text: &str, ttl: Option<Ttl>) {
-        let is_blank = serde_json::from_str(text).is_ok_and(json::is_blank);
-        if is_blank {
+    fn text(
+        &mut self,
+        turns: &mut Turns<'a>,
+        role: Role,
+        text: Option<&RawValue>,
+        ttl: Option<Ttl>,
+    ) {
+        let Some(text) =
+            text.filter(|text| json::kind_of(text) == Kind::Text && !json::is_blank(text))
+        else {
             self.mark(turns, ttl);
             return;
-        }
+        };
         self.begin(turns, role, false);
         self.put("{\"text\":");
-        self.put(text);
+        self.put(text.get());
         self.put("}");
         self.end(turns, ttl);
     }

@@ -2,8 +2,8 @@
 
 use serde_json::value::RawValue;
 
-use super::Writer;
 use super::tools::Choice;
+use super::{Body, Writer};
 use crate::adapter::bedrock::TranslateError;
 use crate::adapter::bedrock::betas::{
     self, CONTEXT_MANAGEMENT, EFFORT, TOOL_EXAMPLES, TOOL_SEARCH,
@@ -11,63 +11,50 @@ use crate::adapter::bedrock::betas::{
 use crate::adapter::bedrock::models::Vendor;
 use crate::adapter::json::{self, Kind};
 
-/// `inferenceConfig`'s name for a field.
-const SAMPLING: [(&str, &str); 2] = [("temperature", "temperature"), ("top_p", "topP")];
-
-impl<'a> Writer<'a> {
+impl Writer<'_> {
     /// Appends them. Gives the stop sequence if there is but one.
     pub(super) fn fields<'b>(
         &mut self,
-        body: &'a str,
+        body: &Body<'_>,
         betas: impl Iterator<Item = &'b str>,
         choice: Choice,
     ) -> Result<Option<String>, TranslateError> {
-        let [max_tokens, stop_sequences, output_config, output_format] = json::pick(
-            body,
-            [
-                "max_tokens",
-                "stop_sequences",
-                "output_config",
-                "output_format",
-            ],
-        )?;
-        let only = self.inference_config(body, max_tokens, stop_sequences)?;
-        let [effort, format] = match output_config {
+        let only = self.inference_config(body)?;
+        let [effort, format] = match body.output_config {
             Some(config) => json::pick(config.get(), ["effort", "format"]).map_err(|_| {
                 TranslateError::invalid("output_config", "Input should be a valid dictionary")
             })?,
             None => [None; 2],
         };
         // The second name is that of the field's beta.
-        self.output_config(format.or(output_format))?;
-        if self.model.is_anthropic() {
-            self.for_claude(body, betas, choice, effort)?;
-            if stop_sequences.is_some() {
-                self.put(",\"additionalModelResponseFieldPaths\":[\"/stop_sequence\"]");
+        self.output_config(format.or(body.output_format))?;
+        match self.model.vendor {
+            Vendor::Anthropic => {
+                self.for_claude(body, betas, choice, effort);
+                if body.stop_sequences.is_some() {
+                    self.put(",\"additionalModelResponseFieldPaths\":[\"/stop_sequence\"]");
+                }
             }
-        } else if self.model.vendor == Vendor::Nova {
-            self.for_nova(body)?;
+            Vendor::Nova => self.for_nova(body),
+            Vendor::Other => {}
         }
         Ok(only)
     }
 
-    fn inference_config(
-        &mut self,
-        body: &'a str,
-        max_tokens: Option<&'a RawValue>,
-        stop_sequences: Option<&'a RawValue>,
-    ) -> Result<Option<String>, TranslateError> {
+    fn inference_config(&mut self, body: &Body<'_>) -> Result<Option<String>, TranslateError> {
         self.put(",\"inferenceConfig\":{");
         let start = self.out.len();
-        if let Some(asked) = max_tokens {
+        if let Some(asked) = body.max_tokens {
             let asked = json::count(Some(asked)).ok_or_else(|| {
                 TranslateError::invalid("max_tokens", "Input should be a valid integer")
             })?;
             let most = self.model.max_output.unwrap_or(u64::MAX);
             self.put(&format!("\"maxTokens\":{}", asked.min(most)));
         }
-        let values = json::pick(body, SAMPLING.map(|(name, _)| name))?;
-        for ((name, wire), value) in SAMPLING.into_iter().zip(values) {
+        for (name, wire, value) in [
+            ("temperature", "temperature", body.temperature),
+            ("top_p", "topP", body.top_p),
+        ] {
             let Some(value) = value else { continue };
             if json::kind_of(value) != Kind::Number {
                 return Err(TranslateError::invalid(
@@ -79,7 +66,7 @@ impl<'a> Writer<'a> {
             self.put(value.get());
         }
         let mut only = None;
-        if let Some(sequences) = stop_sequences {
+        if let Some(sequences) = body.stop_sequences {
             let list: Vec<String> = serde_json::from_str(sequences.get()).map_err(|_| {
                 TranslateError::invalid("stop_sequences", "Input should be a valid list of strings")
             })?;
@@ -126,18 +113,15 @@ impl<'a> Writer<'a> {
     /// What Converse passes on to Claude. A field travels with its beta, or not at all.
     fn for_claude<'b>(
         &mut self,
-        body: &'a str,
+        body: &Body<'_>,
         betas: impl Iterator<Item = &'b str>,
         choice: Choice,
         effort: Option<&RawValue>,
-    ) -> Result<(), TranslateError> {
-        let [in_body, thinking, top_k, context_management] = json::pick(
-            body,
-            ["anthropic_beta", "thinking", "top_k", "context_management"],
-        )?;
+    ) {
         let effort = effort.filter(|_| self.model.effort);
-        let mut betas =
-            betas::for_bedrock(betas, in_body, |beta| beta == EFFORT && effort.is_some());
+        let mut betas = betas::for_bedrock(betas, body.anthropic_beta, |beta| {
+            beta == EFFORT && effort.is_some()
+        });
         // What they are for, Converse has no form for.
         betas.retain(|beta| ![TOOL_EXAMPLES, TOOL_SEARCH].contains(beta));
         self.put(",\"additionalModelRequestFields\":{");
@@ -146,10 +130,12 @@ impl<'a> Writer<'a> {
             self.next_field(start, "anthropic_beta");
             betas::write(&mut self.out, &betas);
         }
-        let context_management = context_management.filter(|_| betas.contains(&CONTEXT_MANAGEMENT));
+        let context_management = body
+            .context_management
+            .filter(|_| betas.contains(&CONTEXT_MANAGEMENT));
         for (name, value) in [
-            ("thinking", thinking),
-            ("top_k", top_k),
+            ("thinking", body.thinking),
+            ("top_k", body.top_k),
             ("context_management", context_management),
         ] {
             if let Some(value) = value {
@@ -181,18 +167,18 @@ impl<'a> Writer<'a> {
             self.put("]");
         }
         self.close_optional(start, ",\"additionalModelRequestFields\":{");
-        Ok(())
     }
 
     /// Source: <https://docs.aws.amazon.com/nova/latest/userguide/complete-request-schema.html>.
-    fn for_nova(&mut self, body: &'a str) -> Result<(), TranslateError> {
-        let [top_k] = json::pick(body, ["top_k"])?;
-        if let Some(top_k) = top_k.filter(|top_k| json::kind_of(top_k) == Kind::Number) {
+    fn for_nova(&mut self, body: &Body<'_>) {
+        if let Some(top_k) = body
+            .top_k
+            .filter(|top_k| json::kind_of(top_k) == Kind::Number)
+        {
             self.put(",\"additionalModelRequestFields\":{\"inferenceConfig\":{\"topK\":");
             self.put(top_k.get());
             self.put("}}");
         }
-        Ok(())
     }
 
     /// Closes an object, or takes it back if nothing is in it.

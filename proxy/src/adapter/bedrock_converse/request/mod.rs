@@ -33,6 +33,93 @@ pub(super) struct Translated {
 /// (<https://docs.anthropic.com/en/docs/build-with-claude/overview>); Claude Code's gateway guide for `safeguards`.
 const UNSUPPORTED: [&str; 3] = ["container", "mcp_servers", "safeguards"];
 
+/// The fields of a body that are looked at.
+struct Body<'a> {
+    system: Option<&'a RawValue>,
+    messages: Option<&'a RawValue>,
+    tools: Option<&'a RawValue>,
+    tool_choice: Option<&'a RawValue>,
+    cache_control: Option<&'a RawValue>,
+    max_tokens: Option<&'a RawValue>,
+    temperature: Option<&'a RawValue>,
+    top_p: Option<&'a RawValue>,
+    top_k: Option<&'a RawValue>,
+    stop_sequences: Option<&'a RawValue>,
+    thinking: Option<&'a RawValue>,
+    output_config: Option<&'a RawValue>,
+    output_format: Option<&'a RawValue>,
+    context_management: Option<&'a RawValue>,
+    anthropic_beta: Option<&'a RawValue>,
+    unsupported: [Option<&'a RawValue>; UNSUPPORTED.len()],
+}
+
+impl<'a> Body<'a> {
+    /// Reads them in one pass.
+    fn read(body: &'a str) -> Result<Self, serde_json::Error> {
+        let [container, mcp_servers, safeguards] = UNSUPPORTED;
+        let [
+            system,
+            messages,
+            tools,
+            tool_choice,
+            cache_control,
+            max_tokens,
+            temperature,
+            top_p,
+            top_k,
+            stop_sequences,
+            thinking,
+            output_config,
+            output_format,
+            context_management,
+            anthropic_beta,
+            first,
+            second,
+            third,
+        ] = json::pick(
+            body,
+            [
+                "system",
+                "messages",
+                "tools",
+                "tool_choice",
+                "cache_control",
+                "max_tokens",
+                "temperature",
+                "top_p",
+                "top_k",
+                "stop_sequences",
+                "thinking",
+                "output_config",
+                "output_format",
+                "context_management",
+                "anthropic_beta",
+                container,
+                mcp_servers,
+                safeguards,
+            ],
+        )?;
+        Ok(Self {
+            system,
+            messages,
+            tools,
+            tool_choice,
+            cache_control,
+            max_tokens,
+            temperature,
+            top_p,
+            top_k,
+            stop_sequences,
+            thinking,
+            output_config,
+            output_format,
+            context_management,
+            anthropic_beta,
+            unsupported: [first, second, third],
+        })
+    }
+}
+
 /// The Converse body for a Messages `body` sent with these `anthropic-beta` values.
 pub(super) fn translate<'a>(
     body: &[u8],
@@ -41,28 +128,19 @@ pub(super) fn translate<'a>(
 ) -> Result<Translated, TranslateError> {
     let body = std::str::from_utf8(body)
         .map_err(|error| <serde_json::Error as serde::de::Error>::custom(error))?;
-    let refused = json::pick(body, UNSUPPORTED)?;
-    if let Some(at) = refused.iter().position(Option::is_some) {
+    let length = body.len();
+    let body = Body::read(body)?;
+    if let Some(at) = body.unsupported.iter().position(Option::is_some) {
         return Err(TranslateError::Unsupported(UNSUPPORTED[at]));
     }
-    let [system, messages, tools, tool_choice, cache_control] = json::pick(
-        body,
-        [
-            "system",
-            "messages",
-            "tools",
-            "tool_choice",
-            "cache_control",
-        ],
-    )?;
-    let mut writer = Writer::new(body.len(), model);
-    writer.register_tools(tools)?;
-    writer.out.extend_from_slice(b"{\"messages\":[");
-    writer.messages(messages, Ttl::of(cache_control))?;
-    writer.out.push(b']');
-    writer.system(system)?;
-    let choice = writer.tool_config(tools, tool_choice)?;
-    let only_stop_sequence = writer.fields(body, betas, choice)?;
+    let mut writer = Writer::new(length, model);
+    writer.register_tools(body.tools)?;
+    writer.put("{\"messages\":[");
+    writer.messages(body.messages, Ttl::of(body.cache_control))?;
+    writer.put("]");
+    writer.system(body.system)?;
+    let choice = writer.tool_config(body.tools, body.tool_choice)?;
+    let only_stop_sequence = writer.fields(&body, betas, choice)?;
     writer.out.push(b'}');
     Ok(writer.finish(only_stop_sequence))
 }
