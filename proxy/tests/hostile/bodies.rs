@@ -166,9 +166,9 @@ async fn width_costs_no_more_than_a_few_times_the_body() {
     world.fakes.plan.down().await;
     let key = world.key.expose();
     let list = format!("[{}1]", "1,".repeat(WIDE_MB * MB / 2));
-    let object: String = (0..WIDE_MB * MB / 12)
-        .map(|n| format!(r#""{n:07}":1,"#))
-        .collect();
+    let object = (0..WIDE_MB * MB / 12).fold(String::new(), |fields, n| {
+        fields + &format!(r#""{n:07}":1,"#)
+    });
     for body in [
         format!(r#"{{"model":"{MODEL}","max_tokens":9,"messages":{list}}}"#),
         format!(
