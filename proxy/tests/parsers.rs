@@ -179,7 +179,9 @@ proptest! {
         (target, mut data) in seed(),
         changes in prop::collection::vec(change(), 1..8),
     ) {
-        changes.iter().for_each(|change| change.apply(&mut data));
+        for change in &changes {
+            change.apply(&mut data);
+        }
         println!("{}", target.0);
         target.1(&data);
     }

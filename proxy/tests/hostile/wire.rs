@@ -89,13 +89,11 @@ impl Wire {
             if let Some(at) = found(&self.read) {
                 return Some(at);
             }
-            let mut buffer = [0; 16 * 1024];
-            let read = timeout(within(), self.socket.read(&mut buffer))
+            let read = timeout(within(), self.socket.read_buf(&mut self.read))
                 .await
                 .expect("the proxy neither answers nor hangs up");
-            match read {
-                Ok(0) | Err(_) => return None,
-                Ok(length) => self.read.extend_from_slice(&buffer[..length]),
+            if matches!(read, Ok(0) | Err(_)) {
+                return None;
             }
         }
     }

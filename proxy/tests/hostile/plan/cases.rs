@@ -1,13 +1,8 @@
-//! A Plan that answers nonsense. What goes wrong before content is answered by Bedrock, what goes wrong later ends in an `error`
-//! event.
+//! What the Plan answers, and what becomes of it.
 
 use std::time::Duration;
 
-use tokio::time::timeout;
-
-use crate::support::{Proxy, World, message, send, within};
-use crate::upstream::{RawUpstream, Told, head};
-use crate::{assert_bounded, assert_serves};
+use crate::upstream::{Told, head};
 
 const MB: usize = 1024 * 1024;
 const START: &str = "event: message_start\ndata: {\"type\":\"message_start\",\"message\":{\"usage\":{\"input_tokens\":12,\"output_tokens\":1}}}\n\n";
@@ -16,7 +11,7 @@ const END: &str = "event: message_delta\ndata: {\"type\":\"message_delta\",\"usa
 
 /// What the client gets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Got {
+pub(super) enum Got {
     /// The Plan's own answer.
     Plan,
     /// Bedrock's.
@@ -27,13 +22,13 @@ enum Got {
     Error(u16, &'static str),
 }
 
-struct Case {
-    name: &'static str,
-    told: Told,
-    stream: bool,
-    got: Got,
+pub(super) struct Case {
+    pub(super) name: &'static str,
+    pub(super) told: Told,
+    pub(super) stream: bool,
+    pub(super) got: Got,
     /// The usage row's status, whether it is estimated, and its input and output tokens where they are known.
-    row: (&'static str, bool, Option<(i64, i64)>),
+    pub(super) row: (&'static str, bool, Option<(i64, i64)>),
 }
 
 fn case(
@@ -80,7 +75,8 @@ fn chunk(text: &str) -> String {
     format!("{:x}\r\n{text}\r\n", text.len())
 }
 
-fn heads() -> Vec<Case> {
+/// Heads of answers.
+pub(super) fn heads() -> Vec<Case> {
     let long = "a".repeat(64 * 1024);
     vec![
         invisible(
@@ -147,16 +143,8 @@ fn heads() -> Vec<Case> {
     ]
 }
 
-fn streams() -> Vec<Case> {
-    let tiny =
-        ":\n\n".repeat(100_000) + &DELTA.repeat(20_000) + &"event: x\ndata\n\n".repeat(50_000);
-    let bad_utf8 = [
-        events(&[START]).as_bytes(),
-        b"event: content_block_delta\ndata: {\"delta\":{\"text\":\"\xff\xfe\xc3\x28\"}}\n\n",
-        b"\xff: \xfe\n\n: \xff\n\n",
-        END.as_bytes(),
-    ]
-    .concat();
+/// Streams that fail before their content.
+pub(super) fn early() -> Vec<Case> {
     vec![
         invisible("no event at all", Told::close(events(&[]))),
         invisible("no content and no end", Told::hold(events(&[START]))),
@@ -177,6 +165,12 @@ fn streams() -> Vec<Case> {
             "a chunk extension without end",
             Told::endless(chunked("5;"), "x".repeat(64 * 1024)),
         ),
+    ]
+}
+
+/// Streams that fail after it.
+pub(super) fn late() -> Vec<Case> {
+    vec![
         cut(
             "half a chunk after content",
             Told::close(chunked(
@@ -236,6 +230,21 @@ fn streams() -> Vec<Case> {
             Got::Event(""),
             ("upstream_error", true, None),
         ),
+    ]
+}
+
+/// Streams that are odd, and pass.
+pub(super) fn odd() -> Vec<Case> {
+    let tiny =
+        ":\n\n".repeat(100_000) + &DELTA.repeat(20_000) + &"event: x\ndata\n\n".repeat(50_000);
+    let bad_utf8 = [
+        events(&[START]).as_bytes(),
+        b"event: content_block_delta\ndata: {\"delta\":{\"text\":\"\xff\xfe\xc3\x28\"}}\n\n",
+        b"\xff: \xfe\n\n: \xff\n\n",
+        END.as_bytes(),
+    ]
+    .concat();
+    vec![
         case(
             "events without number",
             Told::close(events(&[START, &tiny, END])),
@@ -289,7 +298,8 @@ fn streams() -> Vec<Case> {
     ]
 }
 
-fn wholes() -> Vec<Case> {
+/// Answers that are not streamed.
+pub(super) fn wholes() -> Vec<Case> {
     let json = head("application/json");
     let whole = |name, told, got, row| Case {
         stream: false,
@@ -336,101 +346,4 @@ fn wholes() -> Vec<Case> {
             ("ok", true, None),
         ),
     ]
-}
-
-async fn check(world: &World, proxy: &Proxy, case: &Case) {
-    let name = case.name;
-    proxy.reset_peak();
-    let asked = async {
-        let body = message("hello", case.stream);
-        let response = send(proxy, world.key.expose(), &body).await;
-        let status = response.status().as_u16();
-        let encoding = response.headers().get("content-encoding").cloned();
-        (status, encoding, response.bytes().await.unwrap())
-    };
-    let (status, _, body) = timeout(within(), asked)
-        .await
-        .unwrap_or_else(|_| panic!("{name}: no end"));
-    let tail = String::from_utf8_lossy(&body[body.len().saturating_sub(300)..]).into_owned();
-    let is_error =
-        |kind: &str| tail.contains(&format!(r#"{{"type":"error","error":{{"type":"{kind}"#));
-    let is_right = match case.got {
-        // The fake Bedrock repeats what it was asked.
-        Got::Bedrock => {
-            status == 200
-                && String::from_utf8_lossy(&body).contains("hello")
-                && !is_error("api_error")
-        }
-        Got::Plan => status < 400 && !tail.contains("event: error"),
-        Got::Event(kind) => status == 200 && is_error(kind) && tail.ends_with("}\n\n"),
-        Got::Error(expected, kind) => status == expected && is_error(kind),
-    };
-    assert!(is_right, "{name}: {status} {tail}");
-    // An event may be as large as 16 MB, an answer that is not streamed 32 MB; a buffer that grows is there twice.
-    assert_bounded(proxy, 80, name);
-}
-
-async fn run(cases: Vec<Case>) {
-    let upstream = RawUpstream::start().await;
-    let world = World::create_with(|fakes| fakes.plan_url.clone_from(&upstream.url)).await;
-    let proxy = world
-        .start_with(&[
-            ("PROXY_PLAN_FIRST_BYTE_TIMEOUT", "2"),
-            ("PROXY_PLAN_REQUEST_TIMEOUT", "3"),
-            ("PROXY_STREAM_IDLE_TIMEOUT", "2"),
-            ("PROXY_CIRCUIT_FAILURE_THRESHOLD", "1000000"),
-        ])
-        .await;
-    for case in &cases {
-        upstream.next(case.told.clone());
-        check(&world, &proxy, case).await;
-    }
-    let rows = world.rows(cases.len()).await;
-    assert_eq!(rows.len(), cases.len());
-    for (case, row) in cases.iter().zip(rows) {
-        let provider = if case.got == Got::Bedrock {
-            "bedrock"
-        } else {
-            "plan"
-        };
-        let (status, estimated, tokens) = case.row;
-        assert_eq!(
-            (row.status.as_str(), row.estimated, row.provider.as_deref()),
-            (status, estimated, Some(provider)),
-            "{}: {row:?}",
-            case.name
-        );
-        if let Some(tokens) = tokens {
-            assert_eq!(
-                (row.input_tokens, row.output_tokens),
-                tokens,
-                "{}",
-                case.name
-            );
-        }
-        let id = row.upstream_request_id.unwrap_or_default();
-        assert!(
-            id.len() <= 256,
-            "{}: {} bytes of request id",
-            case.name,
-            id.len()
-        );
-    }
-    // With the Plan told nothing, Bedrock answers.
-    assert_serves(&world, &proxy, "a hostile plan").await;
-}
-
-#[tokio::test]
-async fn heads_that_are_none() {
-    run(heads()).await;
-}
-
-#[tokio::test]
-async fn streams_that_are_none() {
-    run(streams()).await;
-}
-
-#[tokio::test]
-async fn answers_that_are_none() {
-    run(wholes()).await;
 }
