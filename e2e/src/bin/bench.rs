@@ -8,7 +8,7 @@ use spillway_e2e::bench::{Options, run};
 use tokio::runtime::Builder;
 use tokio::task::LocalSet;
 
-/// Compares the proxy with nginx as a plain reverse proxy. The proxy's own environment (PROXY_DATABASE_URL and so on) is
+/// Compares the proxy with nginx as a plain reverse proxy. The proxy's own environment (`PROXY_DATABASE_URL` and so on) is
 /// passed on to it.
 #[derive(Parser)]
 #[command(version)]

@@ -4,6 +4,7 @@ use std::borrow::Cow;
 use std::fmt;
 
 use http::HeaderMap;
+use memchr::memchr_iter;
 use serde::Deserialize;
 use serde::de::{Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 
@@ -172,7 +173,7 @@ fn malformed(error: &BadBody, body: &[u8]) -> Refusal {
     let message = match error {
         BadBody::Malformed(Malformed { expected, at }) => {
             let before = &body[..*at];
-            let line = before.iter().filter(|byte| **byte == b'\n').count() + 1;
+            let line = memchr_iter(b'\n', before).count() + 1;
             let column = before
                 .iter()
                 .rev()

@@ -286,14 +286,11 @@ impl Spool {
 
 impl Shared {
     fn append_open(&self, number: u64, frame: &[u8]) -> Result<Slot, SpoolError> {
-        let appended = self.append(frame, Log::opened);
-        match appended {
-            Some(segment) => Ok(Slot { number, segment }),
-            None => {
-                self.records.fetch_sub(1, Ordering::Relaxed);
-                Err(SpoolError::Unwritable)
-            }
-        }
+        let Some(segment) = self.append(frame, Log::opened) else {
+            self.records.fetch_sub(1, Ordering::Relaxed);
+            return Err(SpoolError::Unwritable);
+        };
+        Ok(Slot { number, segment })
     }
 
     /// What cannot be written is kept and written later: an ended request must not be forgotten.

@@ -54,9 +54,8 @@ impl Api {
     pub fn of(model_id: &str, configured: BedrockApi) -> Self {
         match configured {
             BedrockApi::InvokeModel => Self::InvokeModel,
-            BedrockApi::Converse => Self::Converse,
             BedrockApi::Auto if ModelTraits::of(model_id).is_anthropic() => Self::InvokeModel,
-            BedrockApi::Auto => Self::Converse,
+            BedrockApi::Auto | BedrockApi::Converse => Self::Converse,
         }
     }
 }

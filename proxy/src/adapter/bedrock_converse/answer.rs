@@ -18,8 +18,8 @@ pub(super) struct BadAnswer(#[from] serde_json::Error);
 
 /// Converse's answer as a message.
 pub(super) fn translate(body: &[u8], context: &Context) -> Result<Vec<u8>, BadAnswer> {
-    let body = std::str::from_utf8(body)
-        .map_err(|error| <serde_json::Error as serde::de::Error>::custom(error))?;
+    let body =
+        std::str::from_utf8(body).map_err(<serde_json::Error as serde::de::Error>::custom)?;
     let [output, reason, usage, fields] = json::pick(
         body,
         [

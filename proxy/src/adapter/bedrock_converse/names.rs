@@ -58,7 +58,9 @@ impl<'a> Names<'a> {
 
     /// What Converse gets to see of a name.
     pub(super) fn wire(&mut self, name: Cow<'a, str>) -> &str {
-        if !self.seen.contains_key(&name) {
+        let at = if let Some(at) = self.seen.get_index_of(&name) {
+            at
+        } else {
             let wire = if self.fits(&name) && !self.taken.contains(name.as_ref()) {
                 self.taken.insert(name.as_ref().to_owned());
                 None
@@ -67,10 +69,10 @@ impl<'a> Names<'a> {
                 self.taken.insert(wire.clone());
                 Some(wire)
             };
-            self.seen.insert(name.clone(), wire);
-        }
+            self.seen.insert_full(name, wire).0
+        };
         self.seen
-            .get_key_value(&name)
+            .get_index(at)
             .map_or("", |(name, wire)| wire.as_deref().unwrap_or(name))
     }
 

@@ -90,7 +90,7 @@ impl Events {
             return Ok(());
         }
         let payload = std::str::from_utf8(frame.payload)
-            .map_err(|error| <serde_json::Error as serde::de::Error>::custom(error))?;
+            .map_err(<serde_json::Error as serde::de::Error>::custom)?;
         match frame.header(":event-type").unwrap_or_default() {
             "messageStart" => self.start(),
             "contentBlockStart" => {

@@ -100,7 +100,7 @@ pub fn messages_events(pieces: impl IntoIterator<Item = Bytes>) -> Vec<u8> {
             {
                 Ok(None) => break,
                 Ok(Some(Ok(event))) => {
-                    all.extend(event.map(|chunk| chunk.bytes).unwrap_or_default())
+                    all.extend(event.map(|chunk| chunk.bytes).unwrap_or_default());
                 }
                 Ok(Some(Err(_))) | Err(_) => return all,
             }

@@ -74,8 +74,8 @@ pub(in crate::adapter) fn translate<'a>(
     asked: impl Iterator<Item = &'a str>,
     model: ModelTraits,
 ) -> Result<Vec<u8>, TranslateError> {
-    let body = std::str::from_utf8(body)
-        .map_err(|error| <serde_json::Error as serde::de::Error>::custom(error))?;
+    let body =
+        std::str::from_utf8(body).map_err(<serde_json::Error as serde::de::Error>::custom)?;
     let [in_body, tools, output_config, output_format] = json::pick(
         body,
         ["anthropic_beta", "tools", OUTPUT_CONFIG, "output_format"],

@@ -316,12 +316,11 @@ impl<'a> Writer<'a> {
         let mut ttl = block.ttl;
         match block.content {
             None => {}
+            Some(content) if json::kind_of(content) == Kind::Text && json::is_blank(content) => {}
             Some(content) if json::kind_of(content) == Kind::Text => {
-                if !json::is_blank(content) {
-                    self.put("{\"text\":");
-                    self.put(content.get());
-                    self.put("}");
-                }
+                self.put("{\"text\":");
+                self.put(content.get());
+                self.put("}");
             }
             Some(content) if json::kind_of(content) == Kind::List => {
                 let mut is_first = true;

@@ -126,8 +126,8 @@ pub(super) fn translate<'a>(
     betas: impl Iterator<Item = &'a str>,
     model: ModelTraits,
 ) -> Result<Translated, TranslateError> {
-    let body = std::str::from_utf8(body)
-        .map_err(|error| <serde_json::Error as serde::de::Error>::custom(error))?;
+    let body =
+        std::str::from_utf8(body).map_err(<serde_json::Error as serde::de::Error>::custom)?;
     let length = body.len();
     let body = Body::read(body)?;
     if let Some(at) = body.unsupported.iter().position(Option::is_some) {
