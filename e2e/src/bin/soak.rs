@@ -7,7 +7,7 @@ use std::time::Duration;
 use clap::Parser;
 use spillway_e2e::soak::{Options, run};
 
-/// Checks that memory stays flat and that every request has its usage row. The proxy's own environment (PROXY_DATABASE_URL
+/// Checks that memory stays flat and that every request has its usage row. The proxy's own environment (`PROXY_DATABASE_URL`
 /// and so on) is passed on to it.
 #[derive(Parser)]
 #[command(version)]
