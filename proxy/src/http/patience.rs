@@ -139,7 +139,7 @@ mod tests {
 
     const PATIENCE: Patience = Patience {
         opening: Duration::from_secs(75),
-        sending: Duration::from_secs(300),
+        sending: Duration::from_mins(5),
     };
 
     fn connection() -> (Patient<DuplexStream>, DuplexStream) {

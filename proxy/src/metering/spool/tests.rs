@@ -110,6 +110,7 @@ async fn a_full_spool_refuses_and_takes_again_when_there_is_room() {
 }
 
 #[tokio::test]
+#[expect(clippy::await_holding_lock, reason = "the lock stands for the disk")]
 async fn a_client_that_leaves_while_the_disk_stalls_leaves_no_record() {
     let dir = tempfile::tempdir().unwrap();
     let spool = Spool::open(dir.path(), 10).unwrap();
@@ -130,6 +131,7 @@ async fn a_client_that_leaves_while_the_disk_stalls_leaves_no_record() {
 }
 
 #[tokio::test]
+#[expect(clippy::await_holding_lock, reason = "the lock stands for the disk")]
 async fn while_the_disk_stalls_nobody_is_held_up_and_nothing_is_lost() {
     let dir = tempfile::tempdir().unwrap();
     let spool = Spool::open(dir.path(), 10).unwrap();
