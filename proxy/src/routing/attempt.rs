@@ -25,7 +25,9 @@ use crate::call::Call;
 use crate::stream::HoldBack;
 
 /// The largest answer that is not streamed. 128,000 output tokens are about a tenth of it.
-const MAX_ANSWER: usize = 32 * 1024 * 1024;
+pub(super) const MAX_ANSWER: usize = 32 * 1024 * 1024;
+/// The largest error.
+const MAX_ERROR: usize = 1024 * 1024;
 /// After how much silence of Bedrock, which sends no pings, the client gets one: load balancers cut silent streams after 60 s.
 const PING_AFTER: Duration = Duration::from_secs(15);
 
@@ -229,7 +231,7 @@ impl Failing {
     /// The upstream answered with an error, which is kept as it is.
     async fn refused(&mut self, reply: Reply, deadline: Instant) -> Answer {
         let (status, headers) = (reply.status, reply.headers);
-        let Ok(Ok(body)) = timeout_at(deadline, collect(reply.body)).await else {
+        let Ok(Ok(body)) = timeout_at(deadline, collect(reply.body, MAX_ERROR)).await else {
             let failure = class::of_status(status.as_u16(), "");
             self.fail(failure, &headers, "the error's body broke off");
             return Answer::own(
@@ -253,7 +255,7 @@ impl Failing {
 
     /// The upstream answers without streaming: nothing is shown before it is whole.
     async fn whole(mut self, reply: Reply, mut ledger: Ledger, deadline: Instant) -> Attempted {
-        let body = match timeout_at(deadline, collect(reply.body)).await {
+        let body = match timeout_at(deadline, collect(reply.body, MAX_ANSWER)).await {
             Ok(Ok(body)) => body,
             Ok(Err(error)) => {
                 let failure = Failure::Upstream(FallbackReason::StreamBroken);
@@ -338,14 +340,14 @@ fn broke_off() -> ErrorBody {
     ErrorBody::new("api_error", "the upstream's answer broke off")
 }
 
-/// A whole answer, without copying where it came in one piece.
-pub(super) async fn collect(mut source: ChunkStream) -> Result<Bytes, CollectError> {
+/// A whole answer of at most `limit` bytes, without copying where it came in one piece.
+pub(super) async fn collect(mut source: ChunkStream, limit: usize) -> Result<Bytes, CollectError> {
     let mut first = Bytes::new();
     let mut more = BytesMut::new();
     while let Some(chunk) = source.next().await {
         let bytes = chunk?.bytes;
-        if first.len() + more.len() + bytes.len() > MAX_ANSWER {
-            return Err(CollectError::TooLarge);
+        if first.len() + more.len() + bytes.len() > limit {
+            return Err(CollectError::TooLarge(limit));
         }
         if first.is_empty() && more.is_empty() {
             first = bytes;
@@ -368,8 +370,8 @@ pub(super) async fn collect(mut source: ChunkStream) -> Result<Bytes, CollectErr
 pub(super) enum CollectError {
     #[error(transparent)]
     Broken(#[from] BrokenReply),
-    #[error("the answer is larger than {MAX_ANSWER} bytes")]
-    TooLarge,
+    #[error("the answer is larger than {0} bytes")]
+    TooLarge(usize),
 }
 
 fn stream(status: StatusCode, mut headers: HeaderMap, mut relay: Relay) -> Response<RelayBody> {

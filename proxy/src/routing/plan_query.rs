@@ -6,7 +6,7 @@ use tokio::time::{Instant, timeout_at};
 use uuid::Uuid;
 
 use super::answer::message_of;
-use super::attempt::collect;
+use super::attempt::{MAX_ANSWER, collect};
 use super::body::RelayBody;
 use super::class::{self, Failure};
 use crate::adapter::plan::{PlanAdapter, PlanRequest};
@@ -37,7 +37,7 @@ impl PlanAnswer {
     ) -> Self {
         let asking = async {
             let reply = plan.send(request, credential).await?;
-            let body = collect(reply.body)
+            let body = collect(reply.body, MAX_ANSWER)
                 .await
                 .map_err(|error| AdapterError::NoAnswer(error.into()))?;
             Ok::<_, AdapterError>(Self {

@@ -39,8 +39,9 @@ async fn check(world: &World, proxy: &Proxy, case: &Case) {
         Got::Error(expected, kind) => status == expected && is_error(kind),
     };
     assert!(is_right, "{name}: {status} {tail}");
-    // An event may be as large as 16 MB, an answer that is not streamed 32 MB; a buffer that grows is there twice.
-    assert_bounded(proxy, 80, name);
+    // An event may be as large as 16 MB, an answer that is not streamed 32 MB; a buffer that grows is there twice, and the
+    // allocator keeps for a while what was freed.
+    assert_bounded(proxy, 160, name);
 }
 
 async fn run(cases: Vec<Case>) {
