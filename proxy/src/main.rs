@@ -6,10 +6,6 @@ use spillway_core::telemetry;
 use spillway_proxy::config::Config;
 use spillway_proxy::lifecycle::{self, RunError};
 
-/// A request makes some two hundred small allocations; the C library's own allocator spends a tenth of its time on them.
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
-
 const FAILED: u8 = 1;
 const MISCONFIGURED: u8 = 2;
 
