@@ -12,6 +12,10 @@ use crate::adapter::bedrock::is_in_anthropics_words;
 use crate::adapter::{ErrorBody, answer_headers};
 use crate::stream::StreamFailure;
 
+/// How the Plan refuses a turn that must begin with thinking, where `thinking` is of type `enabled`.
+/// Source: the API's answers.
+const MISSING_THINKING: &str = "Expected `thinking` or `redacted_thinking`, but found";
+
 /// An error as the client would get it.
 #[derive(Debug)]
 pub(super) struct Answer {
@@ -72,6 +76,12 @@ impl Answer {
             headers,
             body: event.data.clone().into(),
         }
+    }
+
+    /// Whether the call is refused because a turn of tool calls began without thinking. Only the model can have left it out: what
+    /// another one than Claude thought is not signed, and was not shown.
+    pub(super) fn misses_thinking(&self) -> bool {
+        self.status == StatusCode::BAD_REQUEST && message_of(&self.body).contains(MISSING_THINKING)
     }
 
     /// This answer or `other`, whichever helps the client more; this one if they are worth the same.
@@ -162,6 +172,14 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn a_turn_without_thinking_is_known_by_the_plans_words() {
+        let words = "messages.3.content.0.type: Expected `thinking` or `redacted_thinking`, but found `tool_use`. When";
+        assert!(answer(Provider::Plan, Failure::Client, words).misses_thinking());
+        let words = "messages.3.content.0: Invalid `signature` in `thinking` block";
+        assert!(!answer(Provider::Plan, Failure::Client, words).misses_thinking());
     }
 
     #[test]

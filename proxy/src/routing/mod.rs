@@ -170,7 +170,12 @@ impl Router {
             Err(first) => first,
             served => return served,
         };
-        let Some(reason) = first.answer.failure.reason() else {
+        // A turn that another model gave is that model's to go on with: the Plan refuses it, and not by the client's fault.
+        let anothers = || {
+            let is_anothers = !target.is_claude() && first.answer.misses_thinking();
+            is_anothers.then_some(FallbackReason::Feature)
+        };
+        let Some(reason) = first.answer.failure.reason().or_else(anothers) else {
             return Err(first);
         };
         let second = self

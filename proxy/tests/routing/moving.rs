@@ -3,7 +3,7 @@
 
 use serde_json::{Value, json};
 use spillway_core::domain::models::BedrockApi;
-use spillway_core::domain::usage::{Provider, UsageStatus};
+use spillway_core::domain::usage::{FallbackReason, Provider, UsageStatus};
 use spillway_e2e::upstream::{Block, Failure, Reply, Script};
 
 use crate::stack::{BEDROCK_MODEL, MODEL, Setup, Stack, message};
@@ -31,54 +31,66 @@ fn text(text: &str) -> Block {
     Block::Text { text: text.into() }
 }
 
-/// What the upstreams say, one turn after the other; a name of `None` is replaced by what the upstream calls the tool.
-struct Turn {
-    from: Provider,
-    content: Vec<Block>,
+/// Who answers a turn, and why not the Plan.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum By {
+    Plan,
+    /// The Plan is overloaded.
+    Fallback,
+    /// The Plan refuses to go on where another model began.
+    Refusal,
 }
 
+/// What the upstreams say, one turn after the other.
+type Turn = (By, Vec<Block>);
+
 fn turns(is_claude: bool) -> Vec<Turn> {
-    let plan = |content| Turn {
-        from: Provider::Plan,
-        content,
-    };
-    let bedrock = |content| Turn {
-        from: Provider::Bedrock,
-        content,
-    };
-    // Another model than Claude signs nothing, and its ids and texts are of its own kind.
-    let (mut unsigned, odd_id) = (Vec::new(), "functions.read:1");
-    if !is_claude {
-        unsigned = vec![thinking("not to be seen", ""), text(""), text("\n\n")];
-    }
-    let second = if is_claude {
+    let first = (
+        By::Plan,
         vec![
-            thinking("on the other side", "c2lnbmVkLTI="),
-            Block::RedactedThinking {
-                data: "EuoBCoYBGAIiQL7a".into(),
-            },
-            text("I look further."),
-            call("tooluse_2", LONG_NAME),
-        ]
-    } else {
-        unsigned.push(call(odd_id, LONG_NAME));
-        unsigned
-    };
-    vec![
-        plan(vec![
             thinking("first", "c2lnbmVkLTE="),
             text("I look."),
             call("toolu_01A", "read"),
-        ]),
-        bedrock(second),
-        plan(vec![
-            thinking("", "c2lnbmVkLTM="),
-            call("toolu_01B", "read"),
-            call("toolu_01C", LONG_NAME),
-        ]),
-        bedrock(vec![text("Nearly.")]),
-        plan(vec![text("Done.")]),
-    ]
+        ],
+    );
+    let last = [
+        (
+            By::Plan,
+            vec![
+                thinking("", "c2lnbmVkLTM="),
+                call("toolu_01B", "read"),
+                call("toolu_01C", LONG_NAME),
+            ],
+        ),
+        (By::Fallback, vec![text("Nearly.")]),
+        (By::Plan, vec![text("Done.")]),
+    ];
+    let middle = if is_claude {
+        vec![(
+            By::Fallback,
+            vec![
+                thinking("on the other side", "c2lnbmVkLTI="),
+                Block::RedactedThinking {
+                    data: "EuoBCoYBGAIiQL7a".into(),
+                },
+                text("I look further."),
+                call("tooluse_2", LONG_NAME),
+            ],
+        )]
+    } else {
+        // Another model signs nothing, its ids and texts are of its own kind, and its calls are its own to go on with.
+        let unsigned = thinking("not to be seen", "");
+        let odd_call = call("functions.read:1", LONG_NAME);
+        vec![
+            (
+                By::Fallback,
+                vec![unsigned, text(""), text("\n\n"), odd_call],
+            ),
+            (By::Refusal, vec![call("functions.read:2", "read")]),
+            (By::Refusal, vec![text("I have it.")]),
+        ]
+    };
+    std::iter::once(first).chain(middle).chain(last).collect()
 }
 
 /// The tools, the system prompt and the markers of a client that caches as much as it may.
@@ -116,6 +128,13 @@ fn answers(said: &Value) -> Value {
     json!({"role": "user", "content": content})
 }
 
+fn tool_name(block: &Block) -> Option<String> {
+    match block {
+        Block::ToolUse { name, .. } => Some(name.clone()),
+        _ => None,
+    }
+}
+
 /// What Converse calls the tool of the long name, as the request that is about to come will say: the fake's answer names it.
 async fn wire_name(stack: &Stack, api: BedrockApi, is_claude: bool) -> String {
     if api == BedrockApi::InvokeModel || (api == BedrockApi::Auto && is_claude) {
@@ -149,9 +168,12 @@ async fn assert_moves(api: BedrockApi, model: &'static str, stream: bool) {
     }
     let mut messages =
         vec![json!({"role": "user", "content": [{"type": "text", "text": "Look."}]})];
-    for (at, turn) in turns(is_claude).into_iter().enumerate() {
-        let mut content = turn.content.clone();
-        if turn.from == Provider::Bedrock {
+    for (at, (by, content)) in turns(is_claude).into_iter().enumerate() {
+        let expected: Vec<String> = content.iter().filter_map(tool_name).collect();
+        if by == By::Plan {
+            stack.fakes.plan.next(Reply::from(Script::content(content)));
+        } else {
+            let mut content = content;
             for block in &mut content {
                 if let Block::ToolUse { name, .. } = block
                     && name == LONG_NAME
@@ -159,22 +181,27 @@ async fn assert_moves(api: BedrockApi, model: &'static str, stream: bool) {
                     name.clone_from(&wire);
                 }
             }
-            stack.fakes.plan.next(Failure::status(529));
+            if by == By::Fallback {
+                stack.fakes.plan.next(Failure::status(529));
+            }
             stack
                 .fakes
                 .bedrock
                 .next(Reply::from(Script::content(content)));
-        } else {
-            stack.fakes.plan.next(Reply::from(Script::content(content)));
         }
         let response = stack.send_body(&request(&messages, stream)).await;
         let status = response.status();
         let answer = response.text().await.unwrap();
         assert_eq!(status, 200, "turn {at} of {api:?} {model}: {answer}");
         let outcome = stack.outcome().await;
+        let (provider, reason) = match by {
+            By::Plan => (Provider::Plan, None),
+            By::Fallback => (Provider::Bedrock, Some(FallbackReason::Overloaded)),
+            By::Refusal => (Provider::Bedrock, Some(FallbackReason::Feature)),
+        };
         assert_eq!(
-            (outcome.status, outcome.provider),
-            (UsageStatus::Ok, Some(turn.from)),
+            (outcome.status, outcome.provider, outcome.fallback_reason),
+            (UsageStatus::Ok, Some(provider), reason),
             "turn {at} of {api:?} {model}"
         );
         let said = message(&answer, stream);
@@ -183,14 +210,6 @@ async fn assert_moves(api: BedrockApi, model: &'static str, stream: bool) {
             .unwrap()
             .iter()
             .filter_map(|block| block["name"].as_str())
-            .collect();
-        let expected: Vec<&str> = turn
-            .content
-            .iter()
-            .filter_map(|block| match block {
-                Block::ToolUse { name, .. } => Some(name.as_str()),
-                _ => None,
-            })
             .collect();
         assert_eq!(calls, expected, "the client sees its own names");
         messages.push(json!({"role": "assistant", "content": said["content"]}));
@@ -227,7 +246,7 @@ async fn what_converse_is_told_of_the_plans_turns_is_all_that_was_said() {
         ..Setup::default()
     })
     .await;
-    let first = turns(true).swap_remove(0).content;
+    let (_, first) = turns(true).swap_remove(0);
     let messages = [
         json!({"role": "user", "content": "Look."}),
         json!({"role": "assistant", "content": first}),

@@ -40,6 +40,13 @@ pub struct BedrockTarget {
     pub api: Api,
 }
 
+impl BedrockTarget {
+    /// Whether the model is Claude, as far as its id tells.
+    pub fn is_claude(&self) -> bool {
+        ModelTraits::of(&self.model_id).is_anthropic()
+    }
+}
+
 /// An API of Bedrock.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Api {
