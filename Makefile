@@ -18,7 +18,7 @@ demo-down: ## Remove everything that the demo made
 	@hack/demo-down.sh
 
 ##@ Test
-.PHONY: test test-unit test-clients test-controllers test-chart test-cluster lint fmt
+.PHONY: test test-unit test-clients test-controllers test-chart test-cluster fuzz lint fmt
 test: ## Run everything that must pass; ends with the count
 	@hack/test.sh
 test-unit: ## Run unit and repository tests, on a throwaway PostgreSQL

