@@ -100,6 +100,8 @@ pub struct PoolView {
     pub models: Vec<ModelMapping>,
     /// The Bedrock model id for every model without a mapping.
     pub default_model: Option<String>,
+    /// Where the pool's own Plan key is sent, if it has one.
+    pub plan_url: Option<Url>,
     /// When circuits open and for how long.
     pub circuit: CircuitSettings,
 }

@@ -13,6 +13,7 @@ use spillway_core::repository::{self, ConnectOptions, PgPool, RepositoryError};
 use spillway_core::security::envelope::Envelope;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use url::Url;
 
@@ -20,6 +21,7 @@ use crate::adapter::bedrock::Bedrock;
 use crate::adapter::bedrock_relay::BedrockRelay;
 use crate::adapter::plan::PlanAdapter;
 use crate::adapter::{HttpClients, HttpSettings, TlsSetupError};
+use crate::call::PoolView;
 use crate::config::{Config, Encryption};
 use crate::directory::{self, Directory, DirectorySettings, SecretMismatch};
 use crate::http::admin::{self, Health};
@@ -111,6 +113,7 @@ pub async fn run(config: Config) -> Result<(), RunError> {
         allowed: Arc::new(config.allowed_upstreams),
         connect_timeout: config.connect_timeout,
     })?;
+    tokio::spawn(warm(clients.clone(), directory.pool()));
     let upstreams = Upstreams::new(
         &clients,
         config.bedrock_endpoint.as_ref(),
@@ -213,6 +216,17 @@ impl Upstreams {
             counter: Counter::new(plan.clone(), relay, circuits, timeouts),
             plan,
         }
+    }
+}
+
+/// Connects to the Plan ahead of the first request, as soon as it is known where that is.
+async fn warm(clients: HttpClients, mut pool: watch::Receiver<Option<Arc<PoolView>>>) {
+    let url = match pool.wait_for(Option::is_some).await {
+        Ok(pool) => pool.as_ref().and_then(|pool| pool.plan_url.clone()),
+        Err(_) => None,
+    };
+    if let Some(url) = url {
+        clients.warm(&url).await;
     }
 }
 

@@ -7,9 +7,9 @@ use aws_smithy_runtime_api::client::orchestrator::{HttpRequest, HttpResponse};
 use aws_smithy_runtime_api::client::result::ConnectorError;
 use aws_smithy_runtime_api::client::runtime_components::RuntimeComponents;
 use aws_smithy_types::body::SdkBody;
-use hyper_util::client::legacy::Client;
+use http_body_util::BodyExt as _;
 
-use super::connector::GuardedConnector;
+use super::http1::HttpClient as Http1Client;
 
 /// An HTTP client for the AWS SDK. Time-outs of the SDK's configuration do not reach it: connecting is timed by the connector,
 /// answering by the router.
@@ -17,7 +17,7 @@ use super::connector::GuardedConnector;
 pub(super) struct AwsHttpClient(SharedHttpConnector);
 
 impl AwsHttpClient {
-    pub(super) fn new(client: Client<GuardedConnector, SdkBody>) -> Self {
+    pub(super) fn new(client: Http1Client) -> Self {
         Self(SharedHttpConnector::new(AwsHttpConnector(client)))
     }
 }
@@ -32,7 +32,7 @@ impl HttpClient for AwsHttpClient {
     }
 }
 
-struct AwsHttpConnector(Client<GuardedConnector, SdkBody>);
+struct AwsHttpConnector(Http1Client);
 
 impl std::fmt::Debug for AwsHttpConnector {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -47,7 +47,11 @@ impl HttpConnector for AwsHttpConnector {
             let request = request
                 .try_into_http1x()
                 .map_err(|error| ConnectorError::user(error.into()))?;
-            let response = client.request(request).await.map_err(|error| {
+            let (head, body) = request.into_parts();
+            // The SDK's own bodies are in memory, as one piece.
+            let body = body.collect().await.map_err(ConnectorError::user)?;
+            let request = http::Request::from_parts(head, body.to_bytes());
+            let response = client.send(request).await.map_err(|error| {
                 if error.is_connect() {
                     ConnectorError::io(error.into())
                 } else {

@@ -5,23 +5,19 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use aws_smithy_runtime_api::client::http::SharedHttpClient;
-use bytes::Bytes;
-use http_body_util::Full;
-use hyper_util::client::legacy::Client;
-use hyper_util::rt::{TokioExecutor, TokioTimer};
 use rustls::{ClientConfig, RootCertStore};
 use spillway_core::domain::upstream::AllowedUpstreams;
+use url::Url;
 
 use super::aws_http::AwsHttpClient;
+use super::chain;
 use super::connector::GuardedConnector;
+use super::http1::HttpClient;
 
 /// Idle connections are closed before common load balancers close them from their side.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(50);
 /// Idle connections kept for one upstream.
 const MAX_IDLE: usize = 512;
-
-/// The client for the Plan.
-pub(super) type PlanHttpClient = Client<GuardedConnector, Full<Bytes>>;
 
 /// What the clients are made with.
 #[derive(Debug, Clone)]
@@ -40,12 +36,12 @@ pub struct TlsSetupError(#[source] rustls::Error);
 /// The clients, to be shared by all adapters.
 #[derive(Clone)]
 pub struct HttpClients {
-    pub(super) plan: PlanHttpClient,
+    pub(super) http: HttpClient,
     pub(super) aws: SharedHttpClient,
 }
 
 impl HttpClients {
-    /// Makes the clients, which trust the system's certificate authorities.
+    /// Makes the clients, which trust the system's certificate authorities. Needs a runtime.
     ///
     /// # Errors
     /// [`TlsSetupError`] when the TLS provider is unusable.
@@ -55,15 +51,24 @@ impl HttpClients {
             &tls()?,
             settings.connect_timeout,
         );
-        let mut builder = Client::builder(TokioExecutor::new());
-        builder
-            .pool_timer(TokioTimer::new())
-            .pool_idle_timeout(IDLE_TIMEOUT)
-            .pool_max_idle_per_host(MAX_IDLE);
+        let http = HttpClient::new(connector, MAX_IDLE, IDLE_TIMEOUT);
         Ok(Self {
-            plan: builder.build(connector.clone()),
-            aws: SharedHttpClient::new(AwsHttpClient::new(builder.build(connector))),
+            aws: SharedHttpClient::new(AwsHttpClient::new(http.clone())),
+            http,
         })
+    }
+
+    /// Opens a connection to an upstream ahead of its first request. That it fails is for that request to find.
+    pub async fn warm(&self, upstream: &Url) {
+        let Ok(uri) = upstream.as_str().parse() else {
+            return;
+        };
+        if let Err(error) = self.http.warm(&uri).await {
+            tracing::debug!(
+                error = chain(&error),
+                "no connection ahead of the first request"
+            );
+        }
     }
 }
 

@@ -8,6 +8,7 @@ pub mod bedrock_relay;
 mod connector;
 mod error_body;
 mod headers;
+pub mod http1;
 mod http_client;
 pub(crate) mod json;
 pub mod plan;

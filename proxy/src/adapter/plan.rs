@@ -9,28 +9,27 @@ use futures::Stream;
 use http::uri::{PathAndQuery, Uri};
 use http::{HeaderMap, HeaderValue, Method, Request, Response};
 use http_body::Body as _;
-use http_body_util::Full;
-use hyper::body::Incoming;
 use secrecy::ExposeSecret as _;
 use spillway_core::domain::usage::Provider;
 use url::Url;
 
 use super::headers::{for_plan, strip_answer};
-use super::http_client::{HttpClients, PlanHttpClient};
+use super::http_client::HttpClients;
+use super::http1::{AnswerBody, HttpClient};
 use super::{Adapter, AdapterError, BrokenReply, Chunk, Reply};
 use crate::call::{Call, PlanCredential};
 
 /// Sends calls to the Anthropic API.
 #[derive(Clone)]
 pub struct PlanAdapter {
-    client: PlanHttpClient,
+    client: HttpClient,
 }
 
 impl PlanAdapter {
     /// An adapter over the shared clients.
     pub fn new(clients: &HttpClients) -> Self {
         Self {
-            client: clients.plan.clone(),
+            client: clients.http.clone(),
         }
     }
 }
@@ -60,22 +59,18 @@ impl PlanAdapter {
         request: PlanRequest<'_>,
         credential: &PlanCredential,
     ) -> Result<Reply, AdapterError> {
-        let mut sent = Request::new(Full::new(request.body));
+        let mut sent = Request::new(request.body);
         *sent.method_mut() = request.method;
         *sent.uri_mut() = uri(&credential.api_url, request.path, request.query)?;
         *sent.headers_mut() = for_plan(request.headers);
         sent.headers_mut().insert("x-api-key", api_key(credential)?);
-        let response = self.client.request(sent).await.map_err(|error| {
+        let response = self.client.send(sent).await.map_err(|error| {
             if error.is_connect() {
                 AdapterError::Connect(error.into())
             } else {
                 AdapterError::NoAnswer(error.into())
             }
         })?;
-        // Interim answers never come here but for 101, which no request of ours asks for.
-        if response.status().is_informational() {
-            return Err(AdapterError::NoAnswer("an interim answer".into()));
-        }
         Ok(reply(response))
     }
 }
@@ -103,7 +98,7 @@ impl Adapter for PlanAdapter {
     }
 }
 
-fn reply(response: Response<Incoming>) -> Reply {
+fn reply(response: Response<AnswerBody>) -> Reply {
     let (mut head, body) = response.into_parts();
     strip_answer(&mut head.headers);
     let request_id = head
@@ -150,7 +145,7 @@ fn uri(base: &Url, path: &str, query: Option<&str>) -> Result<Uri, AdapterError>
 }
 
 /// The answer's bytes as they come.
-struct PlanBody(Incoming);
+struct PlanBody(AnswerBody);
 
 impl Stream for PlanBody {
     type Item = Result<Chunk, BrokenReply>;

@@ -100,8 +100,9 @@ impl Index {
         defaults: &PoolDefaults,
     ) -> Self {
         let pool = &snapshot.pool;
-        let view = Arc::new(view(pool, defaults));
         let resolve = &mut Resolve::new(pool, vault, defaults);
+        let plan_url = resolve.pool_plan.as_ref().map(|plan| plan.api_url.clone());
+        let view = Arc::new(view(pool, defaults, plan_url));
         let users: HashMap<Uuid, User<'_>> = snapshot
             .users
             .iter()
@@ -239,7 +240,7 @@ impl<'v> Resolve<'v> {
     }
 }
 
-fn view(pool: &PoolConfig, defaults: &PoolDefaults) -> PoolView {
+fn view(pool: &PoolConfig, defaults: &PoolDefaults, plan_url: Option<Url>) -> PoolView {
     let set = &pool.circuit_breaker;
     let seconds = |set: Option<u32>, otherwise: Duration| {
         set.map_or(otherwise, |seconds| Duration::from_secs(seconds.into()))
@@ -253,6 +254,7 @@ fn view(pool: &PoolConfig, defaults: &PoolDefaults) -> PoolView {
             .bedrock_default_model
             .clone()
             .or_else(|| defaults.bedrock_default_model.clone()),
+        plan_url,
         circuit: CircuitSettings {
             failure_threshold: set
                 .failure_threshold

@@ -193,6 +193,7 @@ pub(crate) mod tests {
                 price: Some(Price::of(MicroUsd(1_000_000), MicroUsd(2_000_000))),
             }],
             default_model: None,
+            plan_url: None,
             circuit: CircuitSettings {
                 failure_threshold: 3,
                 failure_rate: 50,

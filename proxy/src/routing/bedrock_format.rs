@@ -6,7 +6,6 @@ use bytes::Bytes;
 use http::header::{CONTENT_LENGTH, CONTENT_TYPE};
 use http::{HeaderMap, HeaderValue, Response, StatusCode};
 use http_body_util::{BodyExt as _, Limited};
-use hyper::body::Incoming;
 use spillway_core::domain::usage::{FallbackReason, Provider, UsageStatus};
 use tokio::time::{Instant, timeout_at};
 
@@ -21,6 +20,7 @@ use crate::adapter::bedrock_relay::{
     BedrockRelay, Fault, Operation, RelayRequest, code_of, failure_of, message_of, on_answer,
     shown_body,
 };
+use crate::adapter::http1::AnswerBody;
 use crate::adapter::{AdapterError, chain};
 use crate::call::{BedrockCredential, Call, Ticket};
 
@@ -155,7 +155,7 @@ async fn fail(
 
 /// Bedrock answered with an error, which passes unless it tells of an account.
 async fn refused(
-    response: Response<Incoming>,
+    response: Response<AnswerBody>,
     mut ledger: Ledger,
     deadline: Instant,
 ) -> Response<RelayBody> {
@@ -189,7 +189,7 @@ async fn refused(
 }
 
 fn streamed(
-    response: Response<Incoming>,
+    response: Response<AnswerBody>,
     operation: Operation,
     mut ledger: Ledger,
     first_byte: Instant,
@@ -210,7 +210,7 @@ fn streamed(
 }
 
 async fn whole(
-    response: Response<Incoming>,
+    response: Response<AnswerBody>,
     operation: Operation,
     mut ledger: Ledger,
     deadline: Instant,
@@ -237,7 +237,7 @@ enum NotWhole {
     Broken(Box<dyn std::error::Error + Send + Sync>),
 }
 
-async fn collect(body: Incoming, limit: usize, deadline: Instant) -> Result<Bytes, NotWhole> {
+async fn collect(body: AnswerBody, limit: usize, deadline: Instant) -> Result<Bytes, NotWhole> {
     match timeout_at(deadline, Limited::new(body, limit).collect()).await {
         Ok(Ok(whole)) => Ok(whole.to_bytes()),
         Ok(Err(error)) => Err(NotWhole::Broken(error)),

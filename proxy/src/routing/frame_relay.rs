@@ -8,7 +8,6 @@ use std::task::{Context, Poll, ready};
 use bytes::Bytes;
 use http::StatusCode;
 use http_body::Body as _;
-use hyper::body::Incoming;
 use spillway_core::domain::usage::UsageStatus;
 
 use super::end::End;
@@ -17,6 +16,7 @@ use super::pace::{Clock, Pace};
 use super::relay::status_of;
 use crate::adapter::BrokenReply;
 use crate::adapter::bedrock_relay::{Fault, Operation, failure_of, on_frame, shown_exception};
+use crate::adapter::http1::AnswerBody;
 use crate::call::Closing;
 use crate::routing::class;
 use crate::stream::{Frame, FrameReader, exception_frame};
@@ -28,7 +28,7 @@ const MAX_FRAME: usize = 16 * 1024 * 1024 + 128 * 1024 + 16;
 /// Relays whole frames as they come, reading usage beside them. Where the answer is not complete its last frame is an exception;
 /// its last frames leave when the usage is durable.
 pub(super) struct FrameRelay {
-    source: Option<Incoming>,
+    source: Option<AnswerBody>,
     reader: FrameReader,
     operation: Operation,
     out: VecDeque<Bytes>,
@@ -38,7 +38,12 @@ pub(super) struct FrameRelay {
 }
 
 impl FrameRelay {
-    pub(super) fn new(source: Incoming, operation: Operation, ledger: Ledger, pace: Pace) -> Self {
+    pub(super) fn new(
+        source: AnswerBody,
+        operation: Operation,
+        ledger: Ledger,
+        pace: Pace,
+    ) -> Self {
         Self {
             source: Some(source),
             reader: FrameReader::new(MAX_FRAME),

@@ -58,6 +58,7 @@ mod tests {
                 })
                 .collect(),
             default_model: default_model.map(str::to_owned),
+            plan_url: None,
             circuit: CircuitSettings {
                 failure_threshold: 3,
                 failure_rate: 50,

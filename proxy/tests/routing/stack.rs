@@ -160,6 +160,7 @@ impl Stack {
             name: "default".to_owned(),
             models: vec![mapping],
             default_model: None,
+            plan_url: None,
             circuit: setup.circuit,
         };
         let served = Served {

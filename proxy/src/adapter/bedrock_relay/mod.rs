@@ -16,8 +16,6 @@ use bytes::Bytes;
 use http::header::{AUTHORIZATION, HOST};
 use http::uri::Uri;
 use http::{HeaderMap, HeaderValue, Method, Request, Response};
-use http_body_util::Full;
-use hyper::body::Incoming;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use secrecy::ExposeSecret as _;
 use url::Url;
@@ -31,7 +29,8 @@ pub(crate) use self::usage::on_answer;
 pub use self::usage::on_frame;
 use super::AdapterError;
 use super::headers::strip_answer;
-use super::http_client::{HttpClients, PlanHttpClient};
+use super::http_client::HttpClients;
+use super::http1::{AnswerBody, HttpClient};
 use crate::call::BedrockCredential;
 
 /// What a model id is encoded with in a path: all but RFC 3986's unreserved characters, as AWS's own clients do.
@@ -43,7 +42,7 @@ const LABEL: &AsciiSet = &NON_ALPHANUMERIC
 
 /// Sends requests of Bedrock's format.
 pub struct BedrockRelay {
-    client: PlanHttpClient,
+    client: HttpClient,
     /// The environment's, for credentials that name none of their own.
     endpoint: Option<Url>,
     regions: DefaultResolver,
@@ -67,7 +66,7 @@ impl BedrockRelay {
     /// A relay over the shared clients. `endpoint` is the environment's (`AWS_ENDPOINT_URL_BEDROCK_RUNTIME`).
     pub fn new(clients: &HttpClients, endpoint: Option<Url>) -> Self {
         Self {
-            client: clients.plan.clone(),
+            client: clients.http.clone(),
             endpoint,
             regions: DefaultResolver::new(),
             identities: Identities::default(),
@@ -83,9 +82,9 @@ impl BedrockRelay {
         &self,
         request: RelayRequest<'_>,
         credential: &Arc<BedrockCredential>,
-    ) -> Result<Response<Incoming>, AdapterError> {
+    ) -> Result<Response<AnswerBody>, AdapterError> {
         let uri = self.uri(&request, credential).await?;
-        let mut sent = Request::new(Full::new(request.body.clone()));
+        let mut sent = Request::new(request.body.clone());
         *sent.method_mut() = Method::POST;
         *sent.headers_mut() = headers::for_bedrock(request.headers);
         if let Some(host) = uri.authority() {
@@ -93,14 +92,10 @@ impl BedrockRelay {
         }
         *sent.uri_mut() = uri;
         match self.identities.proof(&credential.secret).await {
-            Ok(Proof::Signature(identity)) => sign::sign_v4(
-                &mut sent,
-                &request.body,
-                &identity,
-                &credential.region,
-                SystemTime::now(),
-            )
-            .map_err(build)?,
+            Ok(Proof::Signature(identity)) => {
+                sign::sign_v4(&mut sent, &identity, &credential.region, SystemTime::now())
+                    .map_err(build)?
+            }
             Ok(Proof::Bearer(key)) => {
                 let mut bearer = header(&format!("Bearer {}", key.expose_secret()))?;
                 bearer.set_sensitive(true);
@@ -108,16 +103,13 @@ impl BedrockRelay {
             }
             Err(error) => return Err(build(error)),
         }
-        let mut response = self.client.request(sent).await.map_err(|error| {
+        let mut response = self.client.send(sent).await.map_err(|error| {
             if error.is_connect() {
                 AdapterError::Connect(error.into())
             } else {
                 AdapterError::NoAnswer(error.into())
             }
         })?;
-        if response.status().is_informational() {
-            return Err(AdapterError::NoAnswer("an interim answer".into()));
-        }
         strip_answer(response.headers_mut());
         Ok(response)
     }

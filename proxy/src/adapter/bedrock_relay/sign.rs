@@ -8,7 +8,6 @@ use aws_smithy_runtime_api::client::identity::Identity;
 use bytes::Bytes;
 use http::Request;
 use http::header::AUTHORIZATION;
-use http_body_util::Full;
 
 /// What Bedrock's signatures are scoped to.
 const SERVICE: &str = "bedrock";
@@ -24,10 +23,9 @@ impl SignError {
     }
 }
 
-/// Signs `request`, whose body is `body`, with AWS Signature Version 4. All its headers are signed, `host` included.
+/// Signs `request` with AWS Signature Version 4. All its headers are signed, `host` included.
 pub(super) fn sign_v4(
-    request: &mut Request<Full<Bytes>>,
-    body: &[u8],
+    request: &mut Request<Bytes>,
     identity: &Identity,
     region: &str,
     now: SystemTime,
@@ -50,7 +48,7 @@ pub(super) fn sign_v4(
         request.method().as_str(),
         request.uri().to_string(),
         headers.into_iter(),
-        SignableBody::Bytes(body),
+        SignableBody::Bytes(request.body()),
     )
     .map_err(SignError::new)?;
     let (instructions, _) = sign(signable, &params)
@@ -79,11 +77,11 @@ mod tests {
             .header("host", "bedrock-runtime.eu-west-1.amazonaws.com")
             .header("content-type", "application/json")
             .header("x-amzn-bedrock-trace", "ENABLED")
-            .body(Full::new(Bytes::from_static(b"{}")))
+            .body(Bytes::from_static(b"{}"))
             .unwrap();
         let identity = Credentials::new("AKIA1", "secret", Some("token".into()), None, "t").into();
         let now = UNIX_EPOCH + Duration::from_hours(500_000);
-        sign_v4(&mut request, b"{}", &identity, "eu-west-1", now).unwrap();
+        sign_v4(&mut request, &identity, "eu-west-1", now).unwrap();
         let authorization = &request.headers()["authorization"];
         assert!(authorization.is_sensitive());
         let text = authorization.to_str().unwrap();
