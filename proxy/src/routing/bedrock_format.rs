@@ -165,16 +165,16 @@ async fn refused(
         Ok(Ok(given)) => given,
         _ => Fault::new(head.status, "Bedrock's answer broke off").body(),
     };
-    tracing::warn!(
-        request_id = %ledger.request_id,
-        status = head.status.as_u16(),
-        code,
-        message = &*for_log(&message_of(&given)),
-        "bedrock refused a call"
-    );
     let (status, words) = failure_of(head.status, code);
-    ledger.show(head.status.as_u16());
     let failure = class::of_status(status.as_u16(), &words);
+    let (request_id, message) = (ledger.request_id, message_of(&given));
+    let message = &*for_log(&message);
+    if failure == Failure::Client {
+        tracing::info!(%request_id, status = status.as_u16(), code, message, "bedrock refused a call");
+    } else {
+        tracing::warn!(%request_id, status = status.as_u16(), code, message, "bedrock refused a call");
+    }
+    ledger.show(head.status.as_u16());
     ledger.close(status_of(failure), Count::Reported).await;
     headers.remove(CONTENT_LENGTH);
     headers

@@ -58,13 +58,14 @@ where
                 .get("retry-after")
                 .and_then(|value| HeaderValue::from_str(value).ok());
             let meta = refused.err().meta();
-            tracing::warn!(
-                %request_id,
-                status,
-                code = meta.code(),
-                message = meta.message().map(for_log).as_deref(),
-                "bedrock refused a call"
-            );
+            let (code, message) = (meta.code(), meta.message().map(for_log));
+            let message = message.as_deref();
+            // Most of these are the client's own doing.
+            if matches!(status, 400 | 413) {
+                tracing::info!(%request_id, status, code, message, "bedrock refused a call");
+            } else {
+                tracing::warn!(%request_id, status, code, message, "bedrock refused a call");
+            }
             let (status, body) = to_anthropic(status, meta.code(), meta.message());
             let mut headers = answer_headers(request_id, JSON);
             if let Some(value) = retry_after {
