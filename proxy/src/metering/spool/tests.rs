@@ -43,6 +43,16 @@ fn files(dir: &Path) -> Vec<PathBuf> {
     files
 }
 
+async fn until_empty(spool: &Spool) {
+    let emptied = async {
+        while spool.records() > 0 {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    };
+    let emptied = tokio::time::timeout(Duration::from_secs(10), emptied).await;
+    assert!(emptied.is_ok(), "{} records stay", spool.records());
+}
+
 /// Makes every append fail until the returned file is put back, as a full disk would.
 fn break_disk(spool: &Spool) -> Log {
     let nowhere = tempfile::tempdir().unwrap();
@@ -123,9 +133,7 @@ async fn a_client_that_leaves_while_the_disk_stalls_leaves_no_record() {
         assert!(futures::poll!(&mut begin).is_pending());
     }
     drop(stalled);
-    while spool.records() > 0 {
-        tokio::time::sleep(Duration::from_millis(1)).await;
-    }
+    until_empty(&spool).await;
     drop(spool);
     let spool = Spool::open(dir.path(), 10).unwrap();
     assert!(stored(&spool).await.is_empty());
@@ -149,9 +157,7 @@ async fn a_client_that_leaves_when_its_record_was_just_written_leaves_none() {
         }
         assert_eq!(spool.records(), 1, "written, and told to nobody yet");
     }
-    while spool.records() > 0 {
-        tokio::time::sleep(Duration::from_millis(1)).await;
-    }
+    until_empty(&spool).await;
     drop(spool);
     let spool = Spool::open(dir.path(), 10).unwrap();
     assert!(stored(&spool).await.is_empty());
