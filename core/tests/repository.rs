@@ -10,7 +10,7 @@ use spillway_core::domain::money::MicroUsd;
 use spillway_core::domain::pool::{CircuitBreakerConfig, KeyCheck, PoolConfig, SecretKind};
 use spillway_core::domain::pricing::{Price, PriceSource};
 use spillway_core::domain::tokens::TokenUsage;
-use spillway_core::domain::usage::{Provider, UsageRecord, UsageStatus};
+use spillway_core::domain::usage::{AbandonedUsage, Provider, UsageRecord, UsageStatus};
 use spillway_core::repository::access_keys::{self, AccessKeyRow, Version};
 use spillway_core::repository::bedrock_keys::{self, NewBedrockKey};
 use spillway_core::repository::leadership::{self, Fence};
@@ -438,6 +438,29 @@ async fn usage_is_stored_once_and_added_up_once(db: PgPool) {
         .await
         .unwrap();
     assert_eq!(in_default, 0, "the month's own partition takes the rows");
+    let mut fallen_over = record(key_id, user_id, now);
+    fallen_over.provider = Some(Provider::Bedrock);
+    fallen_over.abandoned = Some(AbandonedUsage {
+        provider: Provider::Plan,
+        input_tokens: 7,
+        output_tokens: 1,
+        cost: MicroUsd(70),
+    });
+    usage::insert(&db, &[fallen_over]).await.unwrap();
+    let by_provider: Vec<(String, i64, i64)> = sqlx::query_as(
+        "SELECT provider, requests, cost_micro_usd FROM usage_aggregates ORDER BY provider",
+    )
+    .fetch_all(&db)
+    .await
+    .unwrap();
+    assert_eq!(
+        by_provider,
+        [
+            ("bedrock".to_owned(), 1, 330),
+            ("plan".to_owned(), 5, 5 * 330 + 70)
+        ],
+        "an abandoned attempt is paid to whom it was made at"
+    );
 }
 
 #[sqlx::test(migrations = "../migrations")]

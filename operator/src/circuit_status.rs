@@ -1,12 +1,12 @@
 //! Which circuits are not closed, in the status of their pools.
 //!
 //! Postgres is asked every [`PERIOD`]: a circuit becomes half-open by time alone. Only what changed is written, at the
-//! [`Pace`] of all such writes. The patch holds `status.circuits` and nothing else, under a field manager of its own, so that
+//! [`Pace`] of all such writes; what status says is read every [`REREAD`], for others may have changed it. The patch holds `status.circuits` and nothing else, under a field manager of its own, so that
 //! it meets no write of the controllers; these ignore changes of status.
 
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use k8s_openapi::api::core::v1::ObjectReference;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
@@ -15,7 +15,7 @@ use kube::{Api, Client, Resource, ResourceExt};
 use serde_json::json;
 use spillway_core::domain::usage::FallbackReason;
 use spillway_core::repository::RepositoryError;
-use spillway_core::repository::circuits::{self, ListedCircuit, MAX_MODEL};
+use spillway_core::repository::circuits::{self, ListedCircuit};
 use spillway_crds::{
     CircuitState, CircuitStatus, MAX_CIRCUITS, ProxyPool, RESET_CIRCUIT_ANNOTATION,
 };
@@ -33,6 +33,8 @@ use crate::settings::WatchScope;
 const FIELD_MANAGER: &str = "spillway-circuits";
 /// How often Postgres is asked.
 const PERIOD: Duration = Duration::from_secs(2);
+/// How often status is read again.
+const REREAD: Duration = Duration::from_hours(1);
 /// What stands for the Plan key of the proxies' environment.
 const ENVIRONMENT: &str = "environment";
 
@@ -70,6 +72,7 @@ pub async fn run(
         events,
         pace,
         written: None,
+        read_at: Instant::now(),
     };
     loop {
         let session = database.ready().await;
@@ -88,16 +91,22 @@ struct Showing {
     scope: WatchScope,
     events: Events,
     pace: Pace,
-    /// What status says; read once at the start, then kept up to date.
+    /// What status says, as far as it is known.
     written: Option<Pools>,
+    /// When status was read for the last time.
+    read_at: Instant,
 }
 
 impl Showing {
     async fn show(&mut self, session: &Session) -> Result<(), ShowError> {
         let listed = circuits::list(&session.pool, session.cluster_id()).await?;
         let mut written = match self.written.take() {
-            Some(written) => written,
-            None => self.learn().await?,
+            Some(written) if self.read_at.elapsed() < REREAD => written,
+            _ => {
+                let read = self.learn().await?;
+                self.read_at = Instant::now();
+                read
+            }
         };
         let mut wanted = shown(&listed);
         // Where everything closed there are no rows any more.
@@ -194,10 +203,7 @@ fn status_of(circuit: &ListedCircuit) -> Option<CircuitStatus> {
     };
     Some(CircuitStatus {
         credential,
-        model: circuit
-            .model
-            .clone()
-            .filter(|model| model.len() <= MAX_MODEL),
+        model: circuit.model.clone(),
         state: if circuit.is_open {
             CircuitState::Open
         } else {
@@ -226,6 +232,7 @@ fn refusals(former: &[CircuitStatus], circuits: &[CircuitStatus]) -> Vec<String>
     let is_news = |it: &&CircuitStatus| {
         !former
             .iter()
+            .filter(is_refusal)
             .any(|former| former.credential == it.credential && former.opened_at == it.opened_at)
     };
     let key = |credential: &str| match credential {
@@ -341,6 +348,11 @@ mod tests {
         ]);
         let notes = refusals(&[], &refused);
         assert_eq!(notes.len(), 1, "an overload passes by itself");
+        assert_eq!(
+            refusals(&refused[1..], &refused).len(),
+            1,
+            "a model's circuit of the same moment tells nothing of the key's"
+        );
         for part in [
             "platform/plan/key",
             "1970-01-01T00:31:00Z",

@@ -13,7 +13,7 @@ use bytes::Bytes;
 use chrono::{DateTime, Utc};
 use http::HeaderMap;
 use secrecy::SecretString;
-use spillway_core::domain::models::ModelMapping;
+use spillway_core::domain::models::{BedrockApi, ModelMapping};
 use spillway_core::domain::tokens::TokenUsage;
 use spillway_core::domain::usage::{FallbackReason, Provider, UsageStatus};
 use spillway_core::security::credentials::BedrockSecret;
@@ -21,8 +21,12 @@ use tokio::sync::oneshot;
 use url::Url;
 use uuid::Uuid;
 
+/// The largest answer that is not streamed, in bytes. 128,000 output tokens are about a tenth of it.
+pub const MAX_ANSWER: usize = 32 * 1024 * 1024;
+/// The largest error of an upstream's.
+pub const MAX_ERROR: usize = 1024 * 1024;
+
 /// One authenticated and admitted messages request.
-#[derive(Debug)]
 pub struct Call {
     /// Who asks, and by which pool's rules.
     pub admission: Arc<Admission>,
@@ -36,6 +40,16 @@ pub struct Call {
     pub query: Option<String>,
     /// When the request's head had been read.
     pub received_at: Instant,
+}
+
+/// Without headers, query and body: they hold the access key and what the client says.
+impl fmt::Debug for Call {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Call")
+            .field("request_id", &self.admission.request_id)
+            .field("model", &self.head.model)
+            .finish_non_exhaustive()
+    }
 }
 
 /// The parts of a messages request that routing and metering look at.
@@ -107,13 +121,14 @@ pub struct PoolView {
 }
 
 impl PoolView {
-    /// The Bedrock model id for `model`, by the first mapping that matches and names one, else the pool's default.
-    pub fn bedrock_model_id(&self, model: &str) -> Option<&str> {
-        self.models
+    /// The Bedrock model id for `model` and its API, by the first mapping that matches and names one, else the pool's default.
+    pub fn bedrock_model(&self, model: &str) -> Option<(&str, BedrockApi)> {
+        let mapped = self
+            .models
             .iter()
-            .find(|mapping| mapping.name.matches(model))
-            .and_then(|mapping| mapping.bedrock_model_id.as_deref())
-            .or(self.default_model.as_deref())
+            .filter(|mapping| mapping.name.matches(model))
+            .find_map(|mapping| Some((mapping.bedrock_model_id.as_deref()?, mapping.bedrock_api)));
+        mapped.or_else(|| Some((self.default_model.as_deref()?, BedrockApi::Auto)))
     }
 }
 
@@ -183,9 +198,9 @@ pub struct Outcome {
     pub upstream_model: Option<String>,
     /// The upstream's own request id.
     pub upstream_request_id: Option<String>,
-    /// Whether Bedrock was asked.
+    /// Whether Bedrock was asked in the Plan's place, or first because the circuit is open. Not so where its own format is spoken.
     pub is_fallback: bool,
-    /// Why Bedrock was asked.
+    /// Why it was.
     pub fallback_reason: Option<FallbackReason>,
     /// What `provider` reported.
     pub tokens: TokenUsage,
@@ -297,5 +312,76 @@ impl Future for Closing {
             None => Poll::Ready(()),
             Some(acknowledged) => Pin::new(acknowledged).poll(cx).map(drop),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use spillway_core::domain::models::ModelPattern;
+
+    use super::*;
+
+    fn pool(models: &[(&str, Option<&str>, BedrockApi)], default_model: Option<&str>) -> PoolView {
+        PoolView {
+            id: Uuid::nil(),
+            namespace: "n".into(),
+            name: "p".into(),
+            models: models
+                .iter()
+                .map(|(name, id, api)| ModelMapping {
+                    name: ModelPattern::new(name).unwrap(),
+                    bedrock_model_id: id.map(str::to_owned),
+                    bedrock_api: *api,
+                    price: None,
+                })
+                .collect(),
+            default_model: default_model.map(str::to_owned),
+            plan_url: None,
+            circuit: CircuitSettings {
+                failure_threshold: 3,
+                failure_rate: 50,
+                failure_window: Duration::from_mins(1),
+                reset_timeout: Duration::from_mins(1),
+            },
+        }
+    }
+
+    #[test]
+    fn a_call_shows_neither_key_nor_content() {
+        let mut call = crate::metering::record::tests::call();
+        call.headers
+            .insert("x-api-key", "sk-spw-a".parse().unwrap());
+        call.query = Some("key=sk-spw-b".to_owned());
+        call.body = "what the client says".into();
+        let shown = format!("{call:?}");
+        assert!(
+            !shown.contains("sk-spw") && !shown.contains("says"),
+            "{shown}"
+        );
+        assert!(shown.contains(&call.admission.request_id.to_string()));
+    }
+
+    #[test]
+    fn the_first_mapping_that_names_an_id_wins_and_the_default_takes_the_rest() {
+        let pool = pool(
+            &[
+                ("claude-haiku-4-5", Some("haiku"), BedrockApi::Auto),
+                ("claude-haiku-*", Some("haikus"), BedrockApi::InvokeModel),
+                ("claude-priced", None, BedrockApi::Converse),
+                ("claude-priced-*", None, BedrockApi::Auto),
+                ("claude-priced-too*", Some("priced"), BedrockApi::Converse),
+            ],
+            Some("default"),
+        );
+        for (model, expected) in [
+            ("claude-haiku-4-5", ("haiku", BedrockApi::Auto)),
+            ("claude-haiku-4-6", ("haikus", BedrockApi::InvokeModel)),
+            ("claude-priced", ("default", BedrockApi::Auto)),
+            ("claude-priced-too", ("priced", BedrockApi::Converse)),
+            ("claude-opus-5", ("default", BedrockApi::Auto)),
+        ] {
+            assert_eq!(pool.bedrock_model(model), Some(expected), "{model}");
+        }
+        assert_eq!(self::pool(&[], None).bedrock_model("claude-opus-5"), None);
     }
 }

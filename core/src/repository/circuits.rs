@@ -16,8 +16,6 @@ use super::error::{RepositoryError, Result};
 pub const PROBE_CLAIM: Duration = Duration::from_mins(1);
 /// How long after its pause a circuit that nobody probes is still known: then it counts as closed.
 pub const FORGOTTEN_AFTER: Duration = Duration::from_hours(1);
-/// The longest model name, in bytes, that a circuit can be stored for.
-pub const MAX_MODEL: usize = 256;
 /// How long after a Plan key was stored an account's failure is taken for one of the key before.
 const NEW_KEY: Duration = Duration::from_secs(5);
 /// How long a statement of a proxy may take. Circuits go on in memory meanwhile.

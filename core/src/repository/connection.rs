@@ -150,11 +150,6 @@ pub async fn schema_version(pool: &PgPool) -> Result<Option<i64>> {
         .map_err(RepositoryError::during("read the schema version"))
 }
 
-/// One round trip, to learn whether the database answers.
-pub async fn ping(pool: &PgPool) -> Result<()> {
-    clock(pool).await.map(drop)
-}
-
 /// The database's own time. Fails when it takes longer than [`PATIENCE`].
 pub async fn clock(pool: &PgPool) -> Result<DateTime<Utc>> {
     const OPERATION: &str = "read the database's clock";

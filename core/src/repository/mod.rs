@@ -22,7 +22,7 @@ pub mod users;
 
 pub use connection::{
     ConnectOptions, DatabaseUrl, DatabaseUrlError, PATIENCE, PgPoolConnection, acquire, clock,
-    connect, migrate, ping, schema_version,
+    connect, migrate, schema_version,
 };
 pub use error::{RepositoryError, Result};
 pub use sqlx::{PgConnection, PgPool, PgTransaction};

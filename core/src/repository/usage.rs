@@ -231,40 +231,50 @@ fn sum<'a>(records: impl Iterator<Item = &'a UsageRecord>) -> BTreeMap<Bucket<'a
     let number = |count: u64| i64::try_from(count).unwrap_or(i64::MAX);
     let mut buckets = BTreeMap::new();
     for record in records {
-        let bucket = Bucket {
-            access_key_id: record.access_key_id,
-            hour: record
-                .created_at
-                .duration_trunc(TimeDelta::hours(1))
-                .unwrap_or(record.created_at),
-            model: &record.model,
-            provider: record.provider.map_or("", Provider::as_str),
-        };
-        let sums = buckets.entry(bucket).or_insert_with(|| Sums {
-            user_id: record.user_id,
-            requests: 0,
-            fallback_requests: 0,
-            input: 0,
-            output: 0,
-            cache_read: 0,
-            cache_creation: 0,
-            cost: 0,
-            last_used_at: record.created_at,
-        });
+        let sums = sums_of(&mut buckets, record, record.provider);
         sums.requests += 1;
         sums.fallback_requests += i64::from(record.is_fallback);
         sums.input += number(record.tokens.input);
         sums.output += number(record.tokens.output);
         sums.cache_read += number(record.tokens.cache_read);
         sums.cache_creation += number(record.tokens.cache_creation());
-        sums.cost += record.cost.0
-            + record
-                .abandoned
-                .as_ref()
-                .map_or(0, |abandoned| abandoned.cost.0);
-        sums.last_used_at = sums.last_used_at.max(record.created_at);
+        sums.cost += record.cost.0;
+        // An abandoned attempt is no request, and is paid to whom it was made at.
+        if let Some(abandoned) = &record.abandoned {
+            sums_of(&mut buckets, record, Some(abandoned.provider)).cost += abandoned.cost.0;
+        }
     }
     buckets
+}
+
+/// The sums of the bucket that what `provider` did for this record belongs to.
+fn sums_of<'a, 'b>(
+    buckets: &'b mut BTreeMap<Bucket<'a>, Sums>,
+    record: &'a UsageRecord,
+    provider: Option<Provider>,
+) -> &'b mut Sums {
+    let bucket = Bucket {
+        access_key_id: record.access_key_id,
+        hour: record
+            .created_at
+            .duration_trunc(TimeDelta::hours(1))
+            .unwrap_or(record.created_at),
+        model: &record.model,
+        provider: provider.map_or("", Provider::as_str),
+    };
+    let sums = buckets.entry(bucket).or_insert_with(|| Sums {
+        user_id: record.user_id,
+        requests: 0,
+        fallback_requests: 0,
+        input: 0,
+        output: 0,
+        cache_read: 0,
+        cache_creation: 0,
+        cost: 0,
+        last_used_at: record.created_at,
+    });
+    sums.last_used_at = sums.last_used_at.max(record.created_at);
+    sums
 }
 
 /// Keeps a record that cannot be inserted although the database is there, with the reason. Fails when it takes longer than

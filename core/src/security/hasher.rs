@@ -109,14 +109,6 @@ impl KeyHasher {
         self.secrets.iter().map(move |secret| secret.hash(key))
     }
 
-    /// The hash by the secret named `id`, if it is live.
-    pub fn hash_with(&self, id: &str, key: &str) -> Option<KeyHash> {
-        self.secrets
-            .iter()
-            .find(|secret| secret.id == id)
-            .map(|secret| secret.hash(key))
-    }
-
     /// A value per secret id that tells whether two processes hold the same secret, and nothing else about it.
     pub fn check_values(&self) -> impl Iterator<Item = (&str, [u8; 32])> {
         self.secrets.iter().map(|secret| {
@@ -190,8 +182,6 @@ mod tests {
         assert_eq!(both.hash("some-key").1, "b");
         assert_ne!(both.hash("some-key").0, stored);
         assert!(both.hashes("some-key").any(|hash| hash == stored));
-        assert_eq!(both.hash_with("a", "some-key"), Some(stored));
-        assert_eq!(both.hash_with("c", "some-key"), None);
     }
 
     #[test]

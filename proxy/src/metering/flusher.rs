@@ -21,6 +21,8 @@ const GATHER: Duration = Duration::from_millis(200);
 /// Waits while Postgres is away, doubled up to the longest.
 const FIRST_RETRY: Duration = Duration::from_millis(250);
 const LONGEST_RETRY: Duration = Duration::from_secs(5);
+/// How long draining waits for records that are not closed yet.
+const DRAIN_PAUSE: Duration = Duration::from_millis(20);
 /// How often a spool that cannot be written is tried.
 const HEAL_INTERVAL: Duration = Duration::from_millis(500);
 /// How often the offset of the clocks is measured.
@@ -106,12 +108,13 @@ impl Flusher {
         }
     }
 
-    /// Sends everything that is closed, for at most `patience`. Returns whether the spool is empty now.
+    /// Sends everything until the spool is empty, for at most `patience`. Returns whether it is.
     pub async fn drain(&self, patience: Duration) -> bool {
         let emptied = timeout(patience, async {
-            loop {
+            while self.spool.records() > 0 {
                 match self.flush().await {
-                    Ok(0) => return true,
+                    // The rest is still on its way into the files.
+                    Ok(0) => sleep(DRAIN_PAUSE).await,
                     Ok(_) => {}
                     Err(error) => {
                         tracing::warn!(error = %error, records = self.spool.records(), "usage stays in the spool");
@@ -120,7 +123,7 @@ impl Flusher {
                 }
             }
         });
-        emptied.await.unwrap_or(false)
+        emptied.await.is_ok()
     }
 
     /// Sends one batch. Returns how many records left the spool.

@@ -122,14 +122,16 @@ fn observe(metrics: &Metrics, record: &UsageRecord, times: &Times, route: Route)
                 .inc_by(count);
         }
     }
-    let paid = record
-        .abandoned
-        .as_ref()
-        .map_or(record.cost, |abandoned| record.cost + abandoned.cost);
     metrics
         .cost
         .with_label_values(&[provider])
-        .inc_by(usd(paid.0));
+        .inc_by(usd(record.cost.0));
+    if let Some(abandoned) = &record.abandoned {
+        metrics
+            .cost
+            .with_label_values(&[abandoned.provider.as_str()])
+            .inc_by(usd(abandoned.cost.0));
+    }
     if let Some(reason) = record.fallback_reason {
         metrics
             .fallbacks
@@ -161,4 +163,35 @@ fn code_text(code: u16, buffer: &mut [u8; 3]) -> &str {
 #[allow(clippy::cast_precision_loss)]
 fn usd(micros: i64) -> f64 {
     micros as f64 / 1_000_000.0
+}
+
+#[cfg(test)]
+mod tests {
+    use spillway_core::domain::money::MicroUsd;
+    use spillway_core::domain::usage::AbandonedUsage;
+
+    use super::*;
+
+    #[test]
+    fn an_abandoned_attempt_costs_at_whom_it_was_made() {
+        let metrics = Metrics::new().unwrap();
+        let mut record = record::tests::record();
+        record.provider = Some(Provider::Bedrock);
+        record.cost = MicroUsd(2_000_000);
+        record.abandoned = Some(AbandonedUsage {
+            provider: Provider::Plan,
+            input_tokens: 1,
+            output_tokens: 0,
+            cost: MicroUsd(1_000_000),
+        });
+        let times = Times {
+            latency: Duration::ZERO,
+            ttft: None,
+            overhead: Duration::ZERO,
+        };
+        observe(&metrics, &record, &times, Route::Messages);
+        let cost = |provider: &str| metrics.cost.with_label_values(&[provider]).get();
+        assert!((cost("bedrock") - 2.0).abs() < 1e-9);
+        assert!((cost("plan") - 1.0).abs() < 1e-9);
+    }
 }

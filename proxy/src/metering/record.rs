@@ -1,9 +1,8 @@
 //! Usage records from calls and outcomes, priced. Pure.
 //!
 //! An open record is written in the form it must have if this process is killed: `interrupted` and `estimated`, so that the
-//! next start has nothing to compute. Its estimate: one input token per four bytes of body (Claude Code's requests of 76 KB
-//! are about 19,000 tokens), and [`INTERRUPTED_OUTPUT_TOKENS`] of output or `max_tokens` where that is less, for an answer
-//! that was cut off at an unknown place.
+//! next start has nothing to compute. Its estimate: the input that a body of this size is taken for, and
+//! [`INTERRUPTED_OUTPUT_TOKENS`] of output or `max_tokens` where that is less, for an answer that was cut off at an unknown place.
 
 use std::time::Duration;
 
@@ -13,9 +12,8 @@ use spillway_core::domain::tokens::TokenUsage;
 use spillway_core::domain::usage::{AbandonedUsage, UsageRecord, UsageStatus};
 
 use crate::call::{CLIENT_CLOSED_REQUEST, Call, Outcome, PoolView};
+use crate::stream::guessed_input;
 
-/// Bytes of request body that are taken for one input token.
-const BYTES_PER_TOKEN: u64 = 4;
 /// Output tokens that an interrupted request is charged: about half an answer of usual length.
 const INTERRUPTED_OUTPUT_TOKENS: u64 = 256;
 const MAX_MODEL_CHARS: usize = 256;
@@ -25,7 +23,7 @@ pub(super) fn opened(call: &Call) -> UsageRecord {
     let admission = &call.admission;
     let (caller, pool, head) = (&admission.caller, &admission.pool, &call.head);
     let tokens = TokenUsage {
-        input: (call.body.len() as u64).div_ceil(BYTES_PER_TOKEN),
+        input: guessed_input(call.body.len()),
         output: head
             .max_tokens
             .unwrap_or(u64::MAX)
@@ -236,6 +234,13 @@ pub(crate) mod tests {
         // 10 x 3 USD and 256 x 15 USD per million.
         assert_eq!(record.cost, MicroUsd(30 + 3_840));
         assert_eq!(record.pool, "spillway/default");
+    }
+
+    #[test]
+    fn an_open_records_estimate_is_bounded() {
+        let mut call = call();
+        call.body = Bytes::from(vec![b'x'; 20_000_000]);
+        assert_eq!(opened(&call).tokens.input, 200_000);
     }
 
     #[test]

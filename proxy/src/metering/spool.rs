@@ -3,7 +3,8 @@
 //! A log of files: a record is appended when its request is admitted and again, in its final form, when it has ended. What
 //! was written survives a killed process, for it is in the kernel's hands; nothing waits for the disk, so a power failure may
 //! lose the last moments. An append is one system call on the way of the request, without a thread to wake and to wait for.
-//! Only while the disk stalls are appends made elsewhere, so that streams which do not need it go on.
+//! Only while the disk stalls are appends made elsewhere, one after the other, so that streams which do not need it go on: of
+//! the runtime's threads a stall holds up the one that met it.
 //! The flusher reads the files behind the writers, and files that nobody needs any more are removed.
 
 mod frame;
@@ -11,7 +12,8 @@ mod log;
 mod read;
 mod recover;
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::fmt;
 use std::fs::{self, File, TryLockError};
 use std::io;
 use std::path::{Path, PathBuf};
@@ -19,12 +21,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use parking_lot::Mutex;
+use parking_lot::{Mutex, MutexGuard};
 use spillway_core::domain::usage::UsageRecord;
 use tokio::runtime::Handle;
 use tokio::sync::{Notify, oneshot};
 
-use self::frame::{Kind, encode};
+use self::frame::{Kind, decode, encode};
 use self::log::{Log, SegmentId};
 use self::read::Reader;
 use crate::call::Closing;
@@ -108,13 +110,54 @@ struct Shared {
     closed: Notify,
     /// The latest closed records that the flusher was not given yet.
     latest: Mutex<HashMap<u64, UsageRecord>>,
+    waiting: Mutex<Waiting>,
 }
 
 #[derive(Debug)]
 struct Files {
     log: Log,
-    /// Frames of final records that could not be written. They come before all others, in their order.
-    unwritten: VecDeque<(SegmentId, Vec<u8>)>,
+    /// Final records that could not be written. They come before all others, in their order.
+    unwritten: VecDeque<Unwritten>,
+}
+
+#[derive(Debug)]
+struct Unwritten {
+    number: u64,
+    opened_in: SegmentId,
+    frame: Vec<u8>,
+}
+
+/// Appends that wait for a disk that stalls.
+#[derive(Default)]
+struct Waiting {
+    appends: VecDeque<Append>,
+    /// Whether a thread makes them.
+    is_served: bool,
+}
+
+type Append = Box<dyn FnOnce(&mut Files, &Arc<Shared>) + Send>;
+
+impl fmt::Debug for Waiting {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Waiting")
+            .field("appends", &self.appends.len())
+            .finish_non_exhaustive()
+    }
+}
+
+/// An open record on its way to who asked for it. Dropped on the way, it is cancelled: who asked has left, and no upstream was
+/// asked.
+struct Handed {
+    shared: Arc<Shared>,
+    slot: Option<Slot>,
+}
+
+impl Drop for Handed {
+    fn drop(&mut self) {
+        if let Some(slot) = self.slot.take() {
+            self.shared.cancel(&slot);
+        }
+    }
 }
 
 impl Spool {
@@ -158,6 +201,7 @@ impl Spool {
             stalled: AtomicBool::new(false),
             closed: Notify::new(),
             latest: Mutex::default(),
+            waiting: Mutex::default(),
         };
         Ok(Self {
             shared: Arc::new(shared),
@@ -178,18 +222,22 @@ impl Spool {
             self.shared.records.fetch_sub(1, Ordering::Relaxed);
             return Err(SpoolError::Full);
         }
-        if !self.shared.stalled.load(Ordering::Relaxed) {
-            return self.shared.append_open(number, &frame);
+        if let Some(mut files) = self.shared.files_at_once() {
+            return self.shared.append_open(&mut files, number, &frame);
         }
-        let (shared, (done, appended)) = (Arc::clone(&self.shared), oneshot::channel());
-        tokio::task::spawn_blocking(move || {
-            let slot = shared.append_open(number, &frame);
-            if let Err(Ok(slot)) = done.send(slot) {
-                // Who asked has left, and no upstream was asked.
-                shared.cancel(&slot);
-            }
+        let (done, appended) = oneshot::channel();
+        self.shared.hand_over(move |files, shared| {
+            let handed = shared
+                .append_open(files, number, &frame)
+                .map(|slot| Handed {
+                    shared: Arc::clone(shared),
+                    slot: Some(slot),
+                });
+            // What nobody waits for is given back, and cancelled.
+            let _ = done.send(handed);
         });
-        appended.await.unwrap_or(Err(SpoolError::Unwritable))
+        let mut handed = appended.await.unwrap_or(Err(SpoolError::Unwritable))?;
+        handed.slot.take().ok_or(SpoolError::Unwritable)
     }
 
     /// Replaces an open record by its final form. Takes effect without a later poll; what is returned resolves when the record
@@ -206,23 +254,26 @@ impl Spool {
             latest.insert(slot.number, record);
         }
         drop(latest);
-        let segment = slot.segment;
-        if self.shared.stalled.load(Ordering::Relaxed)
-            && let Ok(runtime) = Handle::try_current()
-        {
-            let (shared, (done, appended)) = (Arc::clone(&self.shared), oneshot::channel());
-            runtime.spawn_blocking(move || {
-                shared.append_close(segment, frame);
-                // Nobody need wait for it.
-                let _ = done.send(());
-            });
-            return Ok(Closing::after(appended));
+        let closed = Unwritten {
+            number: slot.number,
+            opened_in: slot.segment,
+            frame,
+        };
+        if let Some(mut files) = self.shared.files_at_once() {
+            self.shared.append_close(&mut files, closed);
+            return Ok(Closing::done());
         }
-        self.shared.append_close(segment, frame);
-        Ok(Closing::done())
+        let (done, appended) = oneshot::channel();
+        self.shared.hand_over(move |files, shared| {
+            shared.append_close(files, closed);
+            // Nobody need wait for it.
+            let _ = done.send(());
+        });
+        Ok(Closing::after(appended))
     }
 
-    /// The oldest closed records, at most `limit`: the same again until they are removed.
+    /// The oldest closed records, at most `limit`: the same again until they are removed. Those that could not be written come
+    /// last.
     ///
     /// # Errors
     /// A file cannot be read.
@@ -237,7 +288,15 @@ impl Spool {
                 })
                 .map_err(SpoolError::Unreadable)?;
             let mut latest = shared.latest.lock();
-            Ok(reader.first(limit, |number| latest.remove(&number)))
+            let mut stored = reader.first(limit, |number| latest.remove(&number));
+            drop(reader);
+            let files = shared.log.lock();
+            let room = limit - stored.len();
+            let unwritten = files.unwritten.iter().take(room);
+            stored.extend(
+                unwritten.filter_map(|closed| closed.stored(latest.remove(&closed.number))),
+            );
+            Ok(stored)
         })
         .await
         .unwrap_or(Err(SpoolError::Unwritable))
@@ -285,8 +344,51 @@ impl Spool {
 }
 
 impl Shared {
-    fn append_open(&self, number: u64, frame: &[u8]) -> Result<Slot, SpoolError> {
-        let Some(segment) = self.append(frame, Log::opened) else {
+    /// The files, unless the disk stalls.
+    fn files_at_once(&self) -> Option<MutexGuard<'_, Files>> {
+        if self.stalled.load(Ordering::Relaxed) {
+            return None;
+        }
+        let files = self.log.try_lock_for(STALLED);
+        if files.is_none() {
+            self.stalled.store(true, Ordering::Relaxed);
+        }
+        files
+    }
+
+    /// Has an append made by the one thread that waits for the disk, behind those that came before it.
+    fn hand_over(self: &Arc<Self>, append: impl FnOnce(&mut Files, &Arc<Self>) + Send + 'static) {
+        let Ok(runtime) = Handle::try_current() else {
+            return append(&mut self.log.lock(), self);
+        };
+        let mut waiting = self.waiting.lock();
+        waiting.appends.push_back(Box::new(append));
+        if !std::mem::replace(&mut waiting.is_served, true) {
+            let shared = Arc::clone(self);
+            runtime.spawn_blocking(move || shared.serve_waiting());
+        }
+    }
+
+    fn serve_waiting(self: &Arc<Self>) {
+        loop {
+            let append = {
+                let mut waiting = self.waiting.lock();
+                let next = waiting.appends.pop_front();
+                waiting.is_served = next.is_some();
+                next
+            };
+            let Some(append) = append else { return };
+            append(&mut self.log.lock(), self);
+        }
+    }
+
+    fn append_open(
+        &self,
+        files: &mut Files,
+        number: u64,
+        frame: &[u8],
+    ) -> Result<Slot, SpoolError> {
+        let Some(segment) = self.append(files, frame, Log::opened) else {
             self.records.fetch_sub(1, Ordering::Relaxed);
             return Err(SpoolError::Unwritable);
         };
@@ -294,34 +396,39 @@ impl Shared {
     }
 
     /// What cannot be written is kept and written later: an ended request must not be forgotten.
-    fn append_close(&self, opened_in: SegmentId, frame: Vec<u8>) {
-        let appended = self.append(&frame, |log, segment| {
+    fn append_close(&self, files: &mut Files, closed: Unwritten) {
+        let appended = self.append(files, &closed.frame, |log, segment| {
             log.closed(segment);
-            log.ended(opened_in);
+            log.ended(closed.opened_in);
         });
         if appended.is_none() {
-            self.log.lock().unwritten.push_back((opened_in, frame));
+            files.unwritten.push_back(closed);
         }
         self.closed.notify_one();
     }
 
-    fn cancel(&self, slot: &Slot) {
-        self.records.fetch_sub(1, Ordering::Relaxed);
+    fn cancel(self: &Arc<Self>, slot: &Slot) {
+        let segment = slot.segment;
         if let Ok(frame) = encode(Kind::Cancel, slot.number, |_| Ok::<_, io::Error>(())) {
-            self.append(&frame, |log, _| log.ended(slot.segment));
+            self.hand_over(move |files, shared| {
+                shared.append(files, &frame, |log, _| log.ended(segment));
+                shared.records.fetch_sub(1, Ordering::Relaxed);
+            });
         }
     }
 
     /// Appends a frame, behind all that waited for it, and notes in the log what it is. `None` when nothing can be written.
-    fn append(&self, frame: &[u8], note: impl FnOnce(&mut Log, SegmentId)) -> Option<SegmentId> {
+    fn append(
+        &self,
+        files: &mut Files,
+        frame: &[u8],
+        note: impl FnOnce(&mut Log, SegmentId),
+    ) -> Option<SegmentId> {
         let begun = Instant::now();
-        let appended = {
-            let mut files = self.log.lock();
-            files
-                .write_unwritten()
-                .and_then(|()| files.log.append(frame))
-                .inspect(|segment| note(&mut files.log, *segment))
-        };
+        let appended = files
+            .write_unwritten()
+            .and_then(|()| files.log.append(frame))
+            .inspect(|segment| note(&mut files.log, *segment));
         let stalled = begun.elapsed() > STALLED;
         // Read first: a store would take the cache line from the other threads for each request.
         if self.stalled.load(Ordering::Relaxed) != stalled {
@@ -347,7 +454,7 @@ impl Shared {
 
     fn probe(&self) {
         if let Ok(nothing) = encode(Kind::Cancel, 0, |_| Ok::<_, io::Error>(())) {
-            self.append(&nothing, |_, _| {});
+            self.append(&mut self.log.lock(), &nothing, |_, _| {});
         }
     }
 
@@ -360,6 +467,13 @@ impl Shared {
                 self.records.fetch_sub(1, Ordering::Relaxed);
             }
         }
+        let sent: HashSet<u64> = if files.unwritten.is_empty() {
+            HashSet::new()
+        } else {
+            numbers.iter().copied().collect()
+        };
+        self.records
+            .fetch_sub(files.forget_unwritten(&sent), Ordering::Relaxed);
         let needless = files.log.take_needless(reader.segment());
         drop((files, reader));
         for file in needless {
@@ -372,13 +486,42 @@ impl Shared {
 
 impl Files {
     fn write_unwritten(&mut self) -> io::Result<()> {
-        while let Some((opened_in, frame)) = self.unwritten.front() {
-            let segment = self.log.append(frame)?;
+        while let Some(closed) = self.unwritten.front() {
+            let segment = self.log.append(&closed.frame)?;
             self.log.closed(segment);
-            self.log.ended(*opened_in);
+            self.log.ended(closed.opened_in);
             self.unwritten.pop_front();
         }
         Ok(())
+    }
+
+    /// Forgets final records that are in Postgres and need not be written any more. Returns how many.
+    fn forget_unwritten(&mut self, sent: &HashSet<u64>) -> u64 {
+        let before = self.unwritten.len();
+        let log = &mut self.log;
+        self.unwritten.retain(|closed| {
+            let is_wanted = !sent.contains(&closed.number);
+            if !is_wanted {
+                log.ended(closed.opened_in);
+            }
+            is_wanted
+        });
+        (before - self.unwritten.len()) as u64
+    }
+}
+
+impl Unwritten {
+    fn stored(&self, record: Option<UsageRecord>) -> Option<Stored> {
+        let json = if record.is_some() {
+            Vec::new()
+        } else {
+            decode(&self.frame).ok()??.0.payload.to_vec()
+        };
+        Some(Stored {
+            number: self.number,
+            json,
+            record,
+        })
     }
 }
 

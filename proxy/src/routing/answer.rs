@@ -46,7 +46,11 @@ impl Answer {
         error: &ErrorBody,
         call: Uuid,
     ) -> Self {
-        let headers = answer_headers(call, HeaderValue::from_static("application/json"));
+        let mut headers = answer_headers(call, HeaderValue::from_static("application/json"));
+        if failure == Failure::Spent {
+            // Whoever tries again pays again.
+            headers.insert("x-should-retry", HeaderValue::from_static("false"));
+        }
         Self {
             provider,
             failure,
@@ -61,20 +65,37 @@ impl Answer {
         provider: Provider,
         failure: Failure,
         event: &StreamFailure,
+        headers: HeaderMap,
+    ) -> Self {
+        let status = StatusCode::from_u16(status_of(&event.kind))
+            .unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        Self::in_place_of(
+            provider,
+            failure,
+            status,
+            headers,
+            event.data.clone().into(),
+        )
+    }
+
+    /// An error in the place of the body that came with these headers.
+    pub(super) fn in_place_of(
+        provider: Provider,
+        failure: Failure,
+        status: StatusCode,
         mut headers: HeaderMap,
+        body: Bytes,
     ) -> Self {
         for name in [CACHE_CONTROL, CONTENT_ENCODING, CONTENT_LENGTH] {
             headers.remove(name);
         }
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-        let status = StatusCode::from_u16(status_of(&event.kind))
-            .unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
         Self {
             provider,
             failure,
             status,
             headers,
-            body: event.data.clone().into(),
+            body,
         }
     }
 

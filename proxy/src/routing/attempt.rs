@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
-use futures::StreamExt as _;
+use bytes::Bytes;
+use futures::{Stream, TryStreamExt as _};
 use http::header::CONTENT_LENGTH;
 use http::{HeaderMap, Response, StatusCode};
 use spillway_core::domain::usage::{FallbackReason, Provider, UsageStatus};
@@ -13,6 +13,7 @@ use uuid::Uuid;
 use super::answer::{Answer, message_of};
 use super::body::RelayBody;
 use super::class::{self, Failure};
+use super::collect::collect;
 use super::encoded::read_usage;
 use super::end::End;
 use super::ledger::{Count, Ledger};
@@ -21,13 +22,9 @@ use super::permit::Permit;
 use super::relay::{Relay, Step, status_of};
 use super::{Router, Timeouts};
 use crate::adapter::{Adapter, AdapterError, BrokenReply, ChunkStream, ErrorBody, Reply, chain};
-use crate::call::Call;
+use crate::call::{Call, MAX_ANSWER, MAX_ERROR};
 use crate::stream::HoldBack;
 
-/// The largest answer that is not streamed. 128,000 output tokens are about a tenth of it.
-pub(super) const MAX_ANSWER: usize = 32 * 1024 * 1024;
-/// The largest error.
-const MAX_ERROR: usize = 1024 * 1024;
 /// After how much silence of Bedrock, which sends no pings, the client gets one: load balancers cut silent streams after 60 s.
 const PING_AFTER: Duration = Duration::from_secs(15);
 
@@ -115,10 +112,17 @@ impl Router {
         };
         ledger.answered(reply.request_id.take());
         if !reply.status.is_success() {
+            ledger.refused();
             let answer = attempt.refused(reply, deadline).await;
             return Err(GivenUp { ledger, answer });
         }
         if !reply.is_event_stream() {
+            // A stream that cannot be read as it passes takes as long as an answer that is none.
+            let deadline = if call.head.stream {
+                Instant::now() + self.timeouts.plan_request
+            } else {
+                deadline
+            };
             return attempt.whole(reply, ledger, deadline).await;
         }
         let relay = Relay::new(reply.body, ledger, attempt.permit.take(), pace);
@@ -160,7 +164,11 @@ struct Failing {
 impl Failing {
     /// Settles the circuit, by the headers of the answer if there was one.
     fn fail(&mut self, failure: Failure, headers: &HeaderMap, why: &str) {
-        tracing::warn!(request_id = %self.request_id, provider = %self.provider, ?failure, why, "an attempt failed");
+        if failure == Failure::Client {
+            tracing::debug!(request_id = %self.request_id, provider = %self.provider, why, "an upstream refused a call");
+        } else {
+            tracing::warn!(request_id = %self.request_id, provider = %self.provider, ?failure, why, "an attempt failed");
+        }
         if let Some(mut permit) = self.permit.take() {
             permit.fail(failure, headers);
         }
@@ -191,7 +199,7 @@ impl Failing {
                 broke_off(),
             ),
             AdapterError::Build(_) => (
-                Failure::Upstream(FallbackReason::ServerError),
+                Failure::Upstream(FallbackReason::Connect),
                 StatusCode::INTERNAL_SERVER_ERROR,
                 ErrorBody::new("api_error", "the request could not be sent upstream"),
             ),
@@ -231,16 +239,12 @@ impl Failing {
     /// The upstream answered with an error, which is kept as it is.
     async fn refused(&mut self, reply: Reply, deadline: Instant) -> Answer {
         let (status, headers) = (reply.status, reply.headers);
-        let Ok(Ok(body)) = timeout_at(deadline, collect(reply.body, MAX_ERROR)).await else {
+        let Ok(Ok(body)) = timeout_at(deadline, collect(bytes_of(reply.body), MAX_ERROR)).await
+        else {
             let failure = class::of_status(status.as_u16(), "");
             self.fail(failure, &headers, "the error's body broke off");
-            return Answer::own(
-                self.provider,
-                failure,
-                status,
-                &broke_off(),
-                self.request_id,
-            );
+            let body = broke_off().to_event_data();
+            return Answer::in_place_of(self.provider, failure, status, headers, body);
         };
         let failure = class::of_status(status.as_u16(), &message_of(&body));
         self.fail(failure, &headers, status.as_str());
@@ -253,14 +257,13 @@ impl Failing {
         }
     }
 
-    /// The upstream answers without streaming: nothing is shown before it is whole.
+    /// The upstream answers without streaming: nothing is shown before it is whole. From here on it is at work and bills it.
     async fn whole(mut self, reply: Reply, mut ledger: Ledger, deadline: Instant) -> Attempted {
-        let body = match timeout_at(deadline, collect(reply.body, MAX_ANSWER)).await {
+        let body = match timeout_at(deadline, collect(bytes_of(reply.body), MAX_ANSWER)).await {
             Ok(Ok(body)) => body,
             Ok(Err(error)) => {
-                let failure = Failure::Upstream(FallbackReason::StreamBroken);
                 let answer = self.own(
-                    failure,
+                    Failure::Spent,
                     StatusCode::BAD_GATEWAY,
                     &broke_off(),
                     &chain(&error),
@@ -306,7 +309,13 @@ impl Failing {
             }
             if relay.ledger.tap.has_content() {
                 hold.content();
-            } else if relay.ledger.tap.failure().is_some() {
+            } else if let Some(event) = relay.ledger.tap.failure() {
+                // What the client did wrong it is told as the Plan tells it.
+                if self.provider == Provider::Plan
+                    && class::of_event(&event.kind, &event.message) == Failure::Client
+                {
+                    return Ok(stream(status, headers, relay));
+                }
                 break None;
             }
             if hold.is_released(Instant::now().into_std()) {
@@ -340,38 +349,9 @@ fn broke_off() -> ErrorBody {
     ErrorBody::new("api_error", "the upstream's answer broke off")
 }
 
-/// A whole answer of at most `limit` bytes, without copying where it came in one piece.
-pub(super) async fn collect(mut source: ChunkStream, limit: usize) -> Result<Bytes, CollectError> {
-    let mut first = Bytes::new();
-    let mut more = BytesMut::new();
-    while let Some(chunk) = source.next().await {
-        let bytes = chunk?.bytes;
-        if first.len() + more.len() + bytes.len() > limit {
-            return Err(CollectError::TooLarge(limit));
-        }
-        if first.is_empty() && more.is_empty() {
-            first = bytes;
-        } else {
-            if more.is_empty() {
-                more.extend_from_slice(&std::mem::take(&mut first));
-            }
-            more.extend_from_slice(&bytes);
-        }
-    }
-    Ok(if more.is_empty() {
-        first
-    } else {
-        more.freeze()
-    })
-}
-
-/// Why an answer could not be read to its end.
-#[derive(Debug, thiserror::Error)]
-pub(super) enum CollectError {
-    #[error(transparent)]
-    Broken(#[from] BrokenReply),
-    #[error("the answer is larger than {0} bytes")]
-    TooLarge(usize),
+/// The bytes of an answer as the client is to see them.
+fn bytes_of(source: ChunkStream) -> impl Stream<Item = Result<Bytes, BrokenReply>> {
+    source.map_ok(|chunk| chunk.bytes)
 }
 
 fn stream(status: StatusCode, mut headers: HeaderMap, mut relay: Relay) -> Response<RelayBody> {

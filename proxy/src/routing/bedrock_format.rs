@@ -2,32 +2,28 @@
 
 use std::sync::Arc;
 
-use bytes::Bytes;
 use http::header::{CONTENT_LENGTH, CONTENT_TYPE};
 use http::{HeaderMap, HeaderValue, Response, StatusCode};
-use http_body_util::{BodyExt as _, Limited};
+use http_body_util::BodyExt as _;
 use spillway_core::domain::usage::{FallbackReason, Provider, UsageStatus};
 use tokio::time::{Instant, timeout_at};
 
 use super::Timeouts;
 use super::body::RelayBody;
 use super::class::{self, Failure};
+use super::collect::collect;
 use super::frame_relay::FrameRelay;
 use super::ledger::{Count, Ledger};
 use super::pace::Pace;
 use super::relay::status_of;
+use crate::adapter::bedrock::for_log;
 use crate::adapter::bedrock_relay::{
     BedrockRelay, Fault, Operation, RelayRequest, code_of, failure_of, message_of, on_answer,
     shown_body,
 };
 use crate::adapter::http1::AnswerBody;
 use crate::adapter::{AdapterError, chain};
-use crate::call::{BedrockCredential, Call, Ticket};
-
-/// The largest answer that is not streamed.
-const MAX_ANSWER: usize = 32 * 1024 * 1024;
-/// The largest error.
-const MAX_ERROR: usize = 1024 * 1024;
+use crate::call::{BedrockCredential, Call, MAX_ANSWER, MAX_ERROR, Ticket};
 
 /// Whom and what to ask.
 #[derive(Debug)]
@@ -85,6 +81,7 @@ impl BedrockFormat {
         drop(call);
         ledger.answered(text(response.headers(), "x-amzn-requestid"));
         if !response.status().is_success() {
+            ledger.refused();
             return refused(response, ledger, deadline).await;
         }
         if operation.is_stream() {
@@ -164,21 +161,20 @@ async fn refused(
     let code = text(&headers, "x-amzn-errortype");
     let code = code.as_deref().map(code_of);
     // Of an error that cannot be read to its end, its kind is still known.
-    let given = match collect(body, MAX_ERROR, deadline).await {
-        Ok(given) => given,
-        Err(_) => Fault::new(head.status, "Bedrock's answer broke off").body(),
+    let given = match timeout_at(deadline, collect(body.into_data_stream(), MAX_ERROR)).await {
+        Ok(Ok(given)) => given,
+        _ => Fault::new(head.status, "Bedrock's answer broke off").body(),
     };
-    let message = message_of(&given);
-    tracing::warn!(
-        request_id = %ledger.request_id,
-        status = head.status.as_u16(),
-        code,
-        message,
-        "bedrock refused a call"
-    );
     let (status, words) = failure_of(head.status, code);
-    ledger.show(head.status.as_u16());
     let failure = class::of_status(status.as_u16(), &words);
+    let (request_id, message) = (ledger.request_id, message_of(&given));
+    let message = &*for_log(&message);
+    if failure == Failure::Client {
+        tracing::info!(%request_id, status = status.as_u16(), code, message, "bedrock refused a call");
+    } else {
+        tracing::warn!(%request_id, status = status.as_u16(), code, message, "bedrock refused a call");
+    }
+    ledger.show(head.status.as_u16());
     ledger.close(status_of(failure), Count::Reported).await;
     headers.remove(CONTENT_LENGTH);
     headers
@@ -216,33 +212,19 @@ async fn whole(
     deadline: Instant,
 ) -> Response<RelayBody> {
     let (head, body) = response.into_parts();
-    let body = match collect(body, MAX_ANSWER, deadline).await {
-        Ok(body) => body,
-        Err(NotWhole::TimedOut) => return timed_out(ledger, operation).await,
-        Err(NotWhole::Broken(error)) => {
+    let body = match timeout_at(deadline, collect(body.into_data_stream(), MAX_ANSWER)).await {
+        Ok(Ok(body)) => body,
+        Ok(Err(error)) => {
             let fault = Fault::new(StatusCode::BAD_GATEWAY, "Bedrock's answer broke off");
-            return fail(ledger, &fault, Failure::Spent, &error.to_string()).await;
+            return fail(ledger, &fault, Failure::Spent, &chain(&error)).await;
         }
+        Err(_) => return timed_out(ledger, operation).await,
     };
     on_answer(&mut ledger.tap, operation, &head.headers, &body);
     ledger.show(head.status.as_u16());
     ledger.show_content();
     ledger.close(UsageStatus::Ok, Count::Estimated).await;
     respond(head.status, head.headers, RelayBody::whole(body))
-}
-
-/// Why an answer could not be read to its end.
-enum NotWhole {
-    TimedOut,
-    Broken(Box<dyn std::error::Error + Send + Sync>),
-}
-
-async fn collect(body: AnswerBody, limit: usize, deadline: Instant) -> Result<Bytes, NotWhole> {
-    match timeout_at(deadline, Limited::new(body, limit).collect()).await {
-        Ok(Ok(whole)) => Ok(whole.to_bytes()),
-        Ok(Err(error)) => Err(NotWhole::Broken(error)),
-        Err(_) => Err(NotWhole::TimedOut),
-    }
 }
 
 fn respond(status: StatusCode, headers: HeaderMap, body: RelayBody) -> Response<RelayBody> {

@@ -88,6 +88,8 @@ struct Bucket {
 #[derive(Debug, Clone, Copy)]
 struct Open {
     since: Instant,
+    /// When it opened, opened again, or was heard of: what was let through before tells nothing of the time since.
+    failed_at: Instant,
     until: Instant,
     probe: Option<Probe>,
     /// Identifies the opening to other processes, once they are told of it.
@@ -137,10 +139,11 @@ impl Breaker {
         }
     }
 
-    /// Reports how an attempt ended. Returns what that did to the circuit.
+    /// Reports how an attempt ended that was let through at `admitted_at`. Returns what that did to the circuit.
     pub(super) fn settle(
         &mut self,
         finding: Finding,
+        admitted_at: Instant,
         probe: bool,
         settings: &CircuitSettings,
         now: Instant,
@@ -153,11 +156,13 @@ impl Breaker {
                 }
             }
             (Finding::Nothing, _) => {}
-            // A success is as good as a probe's, whoever made the attempt.
+            // A success is as good as a probe's, whoever made the attempt, unless it is older than the failure.
             (Finding::Success, Some(open)) => {
-                let opening = open.opening;
-                *self = Self::new(now);
-                return Some(Turn::Closed(opening));
+                if admitted_at >= open.failed_at {
+                    let opening = open.opening;
+                    *self = Self::new(now);
+                    return Some(Turn::Closed(opening));
+                }
             }
             (Finding::Success, None) => self.count(settings, now).attempts += 1,
             (Finding::Failure { pause, .. }, Some(_)) => {
@@ -227,6 +232,7 @@ impl Breaker {
         }
         self.open = Some(Open {
             since: seen.since,
+            failed_at: known.map_or(now, |known| known.failed_at),
             until: seen.until,
             probe,
             opening: Some(seen.opening),
@@ -255,7 +261,7 @@ impl Breaker {
 
     /// Whether it is closed and remembers nothing.
     pub(super) fn is_idle(&self, settings: &CircuitSettings, now: Instant) -> bool {
-        self.open.is_none() && self.counts(settings, now) == (0, 0)
+        self.opening(now).is_none() && self.counts(settings, now) == (0, 0)
     }
 
     fn open(&mut self, pause: Duration, settings: &CircuitSettings, now: Instant) {
@@ -264,6 +270,7 @@ impl Breaker {
         self.buckets = [Bucket::default(); BUCKETS];
         self.open = Some(Open {
             since,
+            failed_at: now,
             until: now + pause,
             probe: None,
             opening: None,

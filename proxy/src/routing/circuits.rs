@@ -54,6 +54,8 @@ pub struct Report<'a> {
     pub credential: Uuid,
     /// The model.
     pub model: &'a str,
+    /// When it was let through.
+    pub admitted_at: Instant,
     /// What was found.
     pub finding: Finding,
     /// Why it failed, if it did.
@@ -135,8 +137,9 @@ mod tests {
         Report {
             credential: ONE,
             model: "a",
+            admitted_at: Instant::now(),
             finding,
-            reason: None,
+            reason: Some(FallbackReason::Overloaded),
             whole_credential,
             probe,
         }
@@ -199,6 +202,27 @@ mod tests {
             }
         ));
         assert_eq!(circuits.admit(ONE, "b", later).gate, Gate::Closed);
+    }
+
+    #[test]
+    fn an_account_is_not_found_well_by_an_attempt_that_got_no_answer() {
+        for (reason, is_open) in [
+            (FallbackReason::Connect, true),
+            (FallbackReason::Timeout, true),
+            (FallbackReason::StreamBroken, true),
+            (FallbackReason::Overloaded, false),
+            (FallbackReason::RateLimited, false),
+            (FallbackReason::ServerError, false),
+        ] {
+            let (circuits, now) = (LocalCircuits::default(), Instant::now());
+            circuits.settle(&report(FAILURE, true, None), &SETTINGS, now);
+            let failed = Report {
+                reason: Some(reason),
+                ..report(FAILURE, false, None)
+            };
+            circuits.settle(&failed, &SETTINGS, now);
+            assert_eq!(circuits.is_open(ONE, "b", now), is_open, "{reason:?}");
+        }
     }
 
     #[test]

@@ -14,7 +14,7 @@ use super::body::RelayBody;
 use super::estimate;
 use super::plan_query::PlanAnswer;
 use super::{CircuitStore, Timeouts};
-use crate::adapter::bedrock::is_in_anthropics_words;
+use crate::adapter::bedrock::{for_log, is_in_anthropics_words};
 use crate::adapter::bedrock_relay::{
     BedrockRelay, NotCountable, Operation, RelayRequest, count_body, counted, message_of,
 };
@@ -52,7 +52,7 @@ enum NotCounted {
     Unanswered(#[from] AdapterError),
     #[error("bedrock did not answer in time")]
     TimedOut,
-    #[error("bedrock answered {status}: {message}")]
+    #[error("bedrock answered {status}: {}", for_log(message))]
     Refused { status: StatusCode, message: String },
 }
 
@@ -135,8 +135,8 @@ impl Counter {
         let id = call
             .admission
             .pool
-            .bedrock_model_id(&call.head.model)
-            .and_then(foundation_model)
+            .bedrock_model(&call.head.model)
+            .and_then(|(id, _)| foundation_model(id))
             .filter(|id| id.starts_with("anthropic."))
             .ok_or(NotCounted::Model)?;
         let body = count_body(&call.body, asked_betas(&call.headers), id)?;

@@ -15,6 +15,7 @@ use super::ledger::{Count, Ledger};
 use super::pace::{Clock, Pace};
 use super::relay::status_of;
 use crate::adapter::BrokenReply;
+use crate::adapter::bedrock::for_log;
 use crate::adapter::bedrock_relay::{Fault, Operation, failure_of, on_frame, shown_exception};
 use crate::adapter::http1::AnswerBody;
 use crate::call::Closing;
@@ -115,7 +116,7 @@ impl FrameRelay {
             tracing::warn!(
                 request_id = %self.ledger.request_id,
                 code = failure.kind,
-                message = failure.message,
+                message = &*for_log(&failure.message),
                 "bedrock ended its stream with an error"
             );
             failure_of(StatusCode::INTERNAL_SERVER_ERROR, Some(&failure.kind))

@@ -13,7 +13,7 @@ use crate::stream::UsageTap;
 const MAX_REQUEST_ID: usize = 256;
 
 /// Gathers a call's outcome. Dropped unclosed, which is how hyper says that the client left, it closes as `client_aborted`
-/// with what was received and an estimate of the rest.
+/// with what was received and, while an upstream is at work, an estimate of the rest.
 pub(super) struct Ledger {
     /// The call's id, for logs.
     pub(super) request_id: Uuid,
@@ -26,6 +26,8 @@ pub(super) struct Ledger {
     overhead: Option<Duration>,
     ttft: Option<Duration>,
     shown: Option<u16>,
+    /// What is counted if the client leaves now.
+    at_work: Count,
     /// Reads the usage of the attempt that is under way.
     pub(super) tap: UsageTap,
 }
@@ -72,6 +74,7 @@ impl Ledger {
             overhead: None,
             ttft: None,
             shown: None,
+            at_work: Count::Estimated,
             tap: UsageTap::default(),
         }
     }
@@ -98,6 +101,12 @@ impl Ledger {
             upstream_model: upstream_model.map(str::to_owned),
             request_id: None,
         });
+        self.at_work = Count::Estimated;
+    }
+
+    /// Notes that the upstream refused the call, and so does no work for it.
+    pub(super) fn refused(&mut self) {
+        self.at_work = Count::Reported;
     }
 
     /// Notes the upstream's request id, unless it is longer than any.
@@ -158,6 +167,43 @@ impl Ledger {
 
 impl Drop for Ledger {
     fn drop(&mut self) {
-        drop(self.close(UsageStatus::ClientAborted, Count::Estimated));
+        drop(self.close(UsageStatus::ClientAborted, self.at_work));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::sync::mpsc::unbounded_channel;
+
+    use super::*;
+
+    #[test]
+    fn who_leaves_is_charged_an_estimate_while_an_upstream_is_at_work_only() {
+        for (steps, estimated) in [
+            (&["begin"][..], true),
+            (&["begin", "refused"], false),
+            (&["begin", "refused", "begin"], true),
+        ] {
+            let (sender, mut outcomes) = unbounded_channel();
+            let received_at = Instant::now();
+            let ticket = Ticket::new(received_at, move |outcome| {
+                sender.send(outcome).ok();
+                Closing::done()
+            });
+            let mut ledger = Ledger::of(ticket, Uuid::nil(), received_at, 400);
+            for step in steps {
+                match *step {
+                    "begin" => ledger.begin(Provider::Plan, None),
+                    _ => ledger.refused(),
+                }
+            }
+            drop(ledger);
+            let outcome = outcomes.try_recv().unwrap();
+            assert_eq!(
+                (outcome.status, outcome.estimated, outcome.tokens.input > 0),
+                (UsageStatus::ClientAborted, estimated, estimated),
+                "{steps:?}"
+            );
+        }
     }
 }

@@ -7,6 +7,7 @@ mod body;
 mod breaker;
 mod circuits;
 mod class;
+mod collect;
 mod count;
 mod encoded;
 mod end;

@@ -23,6 +23,7 @@ pub(super) struct Permit {
     credential: Uuid,
     model: Box<str>,
     settings: CircuitSettings,
+    admitted_at: Instant,
     probe: Option<Admittance>,
     settled: bool,
 }
@@ -42,6 +43,7 @@ impl Permit {
             credential,
             model: model.into(),
             settings,
+            admitted_at: Instant::now(),
             probe,
             settled: false,
         }
@@ -79,6 +81,8 @@ impl Permit {
                 pause: self.settings.reset_timeout,
                 decisive: true,
             },
+            // Any answer is what a probe asks for; of other attempts these are not counted.
+            Failure::Feature | Failure::Client if self.probe.is_some() => Finding::Success,
             Failure::Feature | Failure::Client | Failure::Spent => Finding::Nothing,
         };
         self.settle(finding, failure.reason(), failure == Failure::Account);
@@ -101,6 +105,7 @@ impl Permit {
         let report = Report {
             credential: self.credential,
             model: &self.model,
+            admitted_at: self.admitted_at,
             finding,
             reason,
             whole_credential,
@@ -176,6 +181,30 @@ mod tests {
             assert_eq!(
                 pause_after(failure, retry_after),
                 pause.map(Duration::from_secs),
+                "{failure:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_probe_is_decided_by_any_answer() {
+        for (failure, is_open) in [
+            (Failure::Client, false),
+            (Failure::Feature, false),
+            (Failure::Spent, true),
+        ] {
+            let (circuits, now) = (circuits(), Instant::now());
+            permit(&circuits).fail(
+                Failure::Upstream(FallbackReason::Overloaded),
+                &HeaderMap::new(),
+            );
+            let admittance = circuits.admit(Uuid::nil(), "m", now + SETTINGS.reset_timeout * 2);
+            assert_eq!(admittance.gate, Gate::Probe);
+            Permit::new(&circuits, Uuid::nil(), "m", SETTINGS, admittance)
+                .fail(failure, &HeaderMap::new());
+            assert_eq!(
+                circuits.is_open(Uuid::nil(), "m", now),
+                is_open,
                 "{failure:?}"
             );
         }

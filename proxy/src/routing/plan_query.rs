@@ -1,17 +1,18 @@
 //! Asks the Plan for what is no message: nothing is metered, and circuits neither ask nor are told.
 
 use bytes::Bytes;
+use futures::TryStreamExt as _;
 use http::{HeaderMap, HeaderValue, Response, StatusCode};
 use tokio::time::{Instant, timeout_at};
 use uuid::Uuid;
 
 use super::answer::message_of;
-use super::attempt::{MAX_ANSWER, collect};
 use super::body::RelayBody;
 use super::class::{self, Failure};
+use super::collect::collect;
 use crate::adapter::plan::{PlanAdapter, PlanRequest};
 use crate::adapter::{AdapterError, ErrorBody, answer_headers, chain};
-use crate::call::PlanCredential;
+use crate::call::{MAX_ANSWER, PlanCredential};
 
 /// An answer of the Plan's, or an error of the proxy's own in its place.
 #[derive(Debug)]
@@ -37,7 +38,7 @@ impl PlanAnswer {
     ) -> Self {
         let asking = async {
             let reply = plan.send(request, credential).await?;
-            let body = collect(reply.body, MAX_ANSWER)
+            let body = collect(reply.body.map_ok(|chunk| chunk.bytes), MAX_ANSWER)
                 .await
                 .map_err(|error| AdapterError::NoAnswer(error.into()))?;
             Ok::<_, AdapterError>(Self {

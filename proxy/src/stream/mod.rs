@@ -15,6 +15,6 @@ pub use frame_writer::exception_frame;
 pub use frames::{Frame, FrameError, FrameReader};
 pub use hold_back::HoldBack;
 pub use reader::{EventTooLarge, SseReader};
-pub use tap::{StreamFailure, UsageTap};
+pub use tap::{StreamFailure, UsageTap, guessed_input};
 pub use usage::{CacheParts, UsageFold};
 pub use writer::{PING, error_event, write_event};

@@ -2,8 +2,10 @@
 
 use std::time::Duration;
 
+use spillway_core::domain::models::BedrockApi;
 use spillway_core::domain::usage::{FallbackReason, Provider, UsageStatus};
-use spillway_e2e::upstream::{Failure, Operation, Reply, Script, Usage};
+use spillway_e2e::upstream::{Action, Failure, Operation, Point, Reply, Script, Usage};
+use spillway_proxy::call::CircuitSettings;
 use spillway_proxy::routing::Timeouts;
 
 use crate::stack::{BEDROCK_MODEL, Setup, Stack, events, text};
@@ -158,7 +160,9 @@ async fn a_stream_without_first_byte_falls_back_and_a_silent_answer_is_no_second
     assert_falls_back(&mut stack, Reply::Hang, true, FallbackReason::Timeout).await;
     let before = stack.fakes.bedrock.request_count();
     stack.fakes.plan.next(Reply::Hang);
-    assert_eq!(stack.send(false).await.status(), 504);
+    let response = stack.send(false).await;
+    assert_eq!(response.status(), 504);
+    assert_eq!(response.headers()["x-should-retry"], "false");
     let outcome = stack.outcome().await;
     assert_eq!(
         (outcome.provider, outcome.estimated, outcome.is_fallback),
@@ -175,6 +179,52 @@ async fn a_stream_without_first_byte_falls_back_and_a_silent_answer_is_no_second
         (Some(Provider::Bedrock), true, true)
     );
     assert!(!outcome.tokens.is_zero());
+}
+
+#[tokio::test]
+async fn an_answer_that_breaks_off_is_no_second_bill() {
+    for (plan_works, api) in [
+        (true, BedrockApi::Auto),
+        (false, BedrockApi::InvokeModel),
+        (false, BedrockApi::Converse),
+    ] {
+        let mut stack = Stack::start(Setup {
+            bedrock_api: api,
+            circuit: CircuitSettings {
+                failure_threshold: 1,
+                ..Setup::default().circuit
+            },
+            ..Setup::default()
+        })
+        .await;
+        if !plan_works {
+            // From here on Bedrock is asked first, and the Plan would be after it.
+            stack.fakes.plan.next(Failure::status(529));
+            stack.send(false).await;
+            stack.outcome().await;
+        }
+        let (upstream, other) = if plan_works {
+            (&stack.fakes.plan, &stack.fakes.bedrock)
+        } else {
+            (&stack.fakes.bedrock, &stack.fakes.plan)
+        };
+        let before = other.request_count();
+        upstream.next(Script::text("half of it").fault(Point::Content, Action::Cut));
+        let response = stack.send(false).await;
+        assert_eq!(response.status(), 502, "{api:?}");
+        assert_eq!(response.headers()["x-should-retry"], "false");
+        let other = if plan_works {
+            &stack.fakes.bedrock
+        } else {
+            &stack.fakes.plan
+        };
+        assert_eq!(other.request_count(), before, "{api:?}");
+        let outcome = stack.outcome().await;
+        assert_eq!(
+            (outcome.status, outcome.estimated, outcome.tokens.is_zero()),
+            (UsageStatus::UpstreamError, true, false)
+        );
+    }
 }
 
 #[tokio::test]

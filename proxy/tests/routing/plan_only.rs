@@ -4,8 +4,73 @@ use std::time::Duration;
 
 use spillway_core::domain::usage::{Provider, UsageStatus};
 use spillway_e2e::upstream::{Action, Failure, Point, Reply, Script};
+use spillway_proxy::routing::Timeouts;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpListener;
+use url::Url;
 
 use crate::stack::{Setup, Stack, events, final_error};
+
+/// A Plan that answers the first request with `head`, and after a while with `rest`, and closes the connection.
+async fn raw_plan(head: &'static str, pause: Duration, rest: &'static str) -> Url {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    tokio::spawn(async move {
+        let (mut connection, _) = listener.accept().await.unwrap();
+        let _ = connection.read(&mut [0; 4096]).await.unwrap();
+        connection.write_all(head.as_bytes()).await.unwrap();
+        tokio::time::sleep(pause).await;
+        connection.write_all(rest.as_bytes()).await.unwrap();
+    });
+    Url::parse(&url).unwrap()
+}
+
+#[tokio::test]
+async fn an_answer_without_stream_may_take_as_long_to_one_who_asked_for_a_stream() {
+    let plan = raw_plan(
+        "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 46\r\n\r\n",
+        Duration::from_millis(900),
+        r#"{"usage":{"input_tokens":3,"output_tokens":5}}"#,
+    );
+    let mut stack = Stack::start(Setup {
+        plan_url: Some(plan.await),
+        timeouts: Timeouts {
+            plan_first_byte: Duration::from_millis(300),
+            ..Setup::default().timeouts
+        },
+        ..Setup::plan_only()
+    })
+    .await;
+    assert_eq!(stack.send(true).await.status(), 200);
+    assert_eq!(stack.outcome().await.tokens.output, 5);
+}
+
+#[tokio::test]
+async fn an_error_whose_body_breaks_off_keeps_its_headers() {
+    let plan = raw_plan(
+        "HTTP/1.1 429 Too Many Requests\r\ncontent-type: text/plain\r\nretry-after: 7\r\nrequest-id: req_plan\r\nx-should-retry: true\r\ncontent-length: 100\r\n\r\nhalf",
+        Duration::ZERO,
+        "",
+    );
+    let mut stack = Stack::start(Setup {
+        plan_url: Some(plan.await),
+        ..Setup::plan_only()
+    })
+    .await;
+    let response = stack.send(true).await;
+    assert_eq!(response.status(), 429);
+    for (name, value) in [
+        ("retry-after", "7"),
+        ("request-id", "req_plan"),
+        ("x-should-retry", "true"),
+        ("content-type", "application/json"),
+    ] {
+        assert_eq!(response.headers()[name], value);
+    }
+    let error: serde_json::Value = response.json().await.unwrap();
+    assert_eq!(error["type"], "error");
+    stack.outcome().await;
+}
 
 #[tokio::test]
 async fn errors_pass_unmodified_with_body_and_headers() {

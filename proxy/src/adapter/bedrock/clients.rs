@@ -22,7 +22,8 @@ use crate::call::BedrockCredential;
 /// What the SDK calls the source of these credentials in its errors.
 const CREDENTIALS_SOURCE: &str = "spillway";
 
-/// Makes and keeps clients. One lives as long as the `Arc` of its credential does; all share their connections.
+/// Makes and keeps clients, which share their connections. One is used as long as the `Arc` of its credential lives, and gone
+/// when the next one is made after that.
 pub(crate) struct BedrockClients {
     http: SharedHttpClient,
     endpoint: Option<Url>,
@@ -118,7 +119,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_client_lives_as_long_as_its_credential() {
+    async fn a_client_is_used_as_long_as_its_credential_lives() {
         let clients = clients();
         let first = credential(BedrockSecret::ApiKey("a".into()));
         clients.get(&first).await;

@@ -3,6 +3,7 @@
 pub(crate) mod betas;
 mod clients;
 mod errors;
+mod log;
 pub(crate) mod models;
 mod raw;
 mod reply;
@@ -16,6 +17,7 @@ use url::Url;
 use self::clients::BedrockClients;
 pub use self::errors::is_in_anthropics_words;
 pub(crate) use self::errors::{names_an_account, to_anthropic};
+pub(crate) use self::log::{for_log, tells_of_a_credential};
 use self::models::ModelTraits;
 pub(crate) use self::raw::RawExchange;
 pub(crate) use self::reply::{EVENT_STREAM, JSON, failure, success, text_of, whole};

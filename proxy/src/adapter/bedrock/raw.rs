@@ -20,10 +20,7 @@ use http::header::CONTENT_LENGTH;
 use http_body_util::{BodyExt as _, Limited};
 use parking_lot::Mutex;
 
-use crate::adapter::AdapterError;
-
-/// The largest error.
-const MAX_ERROR: usize = 1024 * 1024;
+use crate::call::{MAX_ANSWER, MAX_ERROR};
 
 /// Puts a body in the place of the SDK's before it is signed, and keeps the body of an answer that is no error from the SDK.
 #[derive(Clone)]
@@ -49,11 +46,10 @@ impl RawExchange {
         self.answer.lock().take().unwrap_or_else(SdkBody::empty)
     }
 
-    /// The whole of the answer's body, of at most `limit` bytes.
-    pub(crate) async fn collect(&self, limit: usize) -> Result<Bytes, AdapterError> {
-        let body = Limited::new(self.take_answer(), limit);
-        let collected = body.collect().await.map_err(AdapterError::NoAnswer)?;
-        Ok(collected.to_bytes())
+    /// The whole of the answer's body.
+    pub(crate) async fn collect(&self) -> Result<Bytes, BoxError> {
+        let body = Limited::new(self.take_answer(), MAX_ANSWER);
+        Ok(body.collect().await?.to_bytes())
     }
 }
 

@@ -9,7 +9,8 @@ use http::{HeaderValue, StatusCode};
 use uuid::Uuid;
 
 use super::errors::to_anthropic;
-use crate::adapter::{AdapterError, Chunk, ChunkStream, Reply, answer_headers, chain};
+use super::log::for_log;
+use crate::adapter::{AdapterError, BrokenReply, Chunk, ChunkStream, Reply, answer_headers, chain};
 
 /// The content type of an answer that is whole.
 pub(crate) const JSON: HeaderValue = HeaderValue::from_static("application/json");
@@ -34,11 +35,10 @@ pub(crate) fn success(
     }
 }
 
-/// A body that is already there.
-pub(crate) fn whole(body: Bytes) -> ChunkStream {
-    Box::pin(futures::stream::once(std::future::ready(Ok(Chunk::from(
-        body,
-    )))))
+/// A body that is already there, or broke off.
+pub(crate) fn whole(body: Result<Bytes, Box<dyn std::error::Error + Send + Sync>>) -> ChunkStream {
+    let chunk = body.map(Chunk::from).map_err(BrokenReply::Connection);
+    Box::pin(futures::stream::once(std::future::ready(chunk)))
 }
 
 /// An error that Bedrock gave is a reply in Anthropic's shape; any other is none.
@@ -58,13 +58,14 @@ where
                 .get("retry-after")
                 .and_then(|value| HeaderValue::from_str(value).ok());
             let meta = refused.err().meta();
-            tracing::warn!(
-                %request_id,
-                status,
-                code = meta.code(),
-                message = meta.message(),
-                "bedrock refused a call"
-            );
+            let (code, message) = (meta.code(), meta.message().map(for_log));
+            let message = message.as_deref();
+            // Most of these are the client's own doing.
+            if matches!(status, 400 | 413) {
+                tracing::info!(%request_id, status, code, message, "bedrock refused a call");
+            } else {
+                tracing::warn!(%request_id, status, code, message, "bedrock refused a call");
+            }
             let (status, body) = to_anthropic(status, meta.code(), meta.message());
             let mut headers = answer_headers(request_id, JSON);
             if let Some(value) = retry_after {
@@ -74,7 +75,7 @@ where
                 status,
                 headers,
                 request_id: meta.request_id().map(str::to_owned),
-                body: whole(body.to_answer(request_id)),
+                body: whole(Ok(body.to_answer(request_id))),
             })
         }
         SdkError::DispatchFailure(ref failed) if failed.is_io() => {

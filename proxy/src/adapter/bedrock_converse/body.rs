@@ -10,7 +10,7 @@ use http_body::Body as _;
 use uuid::Uuid;
 
 use super::stream::{Events, StreamError};
-use crate::adapter::bedrock::{text_of, to_anthropic};
+use crate::adapter::bedrock::{for_log, text_of, to_anthropic};
 use crate::adapter::{BrokenReply, Chunk};
 use crate::stream::FrameReader;
 
@@ -116,7 +116,7 @@ fn guess(bytes: bytes::Bytes) -> Chunk {
 fn broken(error: StreamError, request_id: Uuid) -> BrokenReply {
     match error {
         StreamError::Reported { code, message } => {
-            tracing::warn!(%request_id, code, message, "bedrock ended its stream with an error");
+            tracing::warn!(%request_id, code, message = &*for_log(&message), "bedrock ended its stream with an error");
             BrokenReply::Reported(to_anthropic(500, Some(&code), Some(&message)).1)
         }
         malformed @ StreamError::Malformed(_) => BrokenReply::Connection(text_of(malformed)),

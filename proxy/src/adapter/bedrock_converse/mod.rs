@@ -26,14 +26,8 @@ use super::bedrock::{
     text_of, whole,
 };
 use super::{Adapter, AdapterError, Reply, asked_betas};
-use crate::call::Call;
-use crate::stream::FrameReader;
-
-/// The most input tokens that are guessed for a stream's beginning, and how many bytes of body make one.
-const MAX_GUESS: u64 = 200_000;
-const BYTES_PER_TOKEN: u64 = 4;
-/// The largest answer that is not streamed.
-const MAX_ANSWER: usize = 32 * 1024 * 1024;
+use crate::call::{Call, MAX_ANSWER};
+use crate::stream::{FrameReader, guessed_input};
 
 /// Sends calls to `Converse` and `ConverseStream`.
 pub struct BedrockConverseAdapter {
@@ -57,14 +51,13 @@ impl Adapter for BedrockConverseAdapter {
         let model = ModelTraits::of(&target.model_id);
         let translated = request::translate(&call.body, asked_betas(&call.headers), model)?;
         let request_id = call.admission.request_id;
-        let length = u64::try_from(call.body.len()).unwrap_or(u64::MAX);
         let context = Context {
             id: format!("msg_bdrk_{}", request_id.simple()),
             model: call.head.model.clone(),
             tools: translated.tools,
             only_stop_sequence: translated.only_stop_sequence,
             is_claude: model.is_anthropic(),
-            input_guess: (length / BYTES_PER_TOKEN).clamp(1, MAX_GUESS),
+            input_guess: guessed_input(call.body.len()),
         };
         let client = self.clients.get(&target.credential).await;
         if call.head.stream {
@@ -89,15 +82,11 @@ impl Adapter for BedrockConverseAdapter {
         match sent.customize().interceptor(exchange.clone()).send().await {
             Ok(output) => {
                 let upstream_id = output.request_id().map(str::to_owned);
-                let body = exchange.collect(MAX_ANSWER).await?;
-                let message = answer::translate(&body, &context)
-                    .map_err(|error| AdapterError::NoAnswer(text_of(error)))?;
-                Ok(success(
-                    request_id,
-                    upstream_id,
-                    JSON,
-                    whole(message.into()),
-                ))
+                let message = exchange.collect().await.and_then(|body| {
+                    let message = answer::translate(&body, &context).map_err(text_of)?;
+                    Ok(message.into())
+                });
+                Ok(success(request_id, upstream_id, JSON, whole(message)))
             }
             Err(error) => failure(error, request_id),
         }

@@ -9,7 +9,7 @@ use http_body::Body as _;
 use uuid::Uuid;
 
 use super::events::{StreamError, of_frame};
-use crate::adapter::bedrock::{text_of, to_anthropic};
+use crate::adapter::bedrock::{for_log, text_of, to_anthropic};
 use crate::adapter::{BrokenReply, Chunk};
 use crate::stream::FrameReader;
 
@@ -87,7 +87,7 @@ impl Stream for InvokeBody {
 fn broken(error: StreamError, request_id: Uuid) -> BrokenReply {
     match error {
         StreamError::Reported { code, message } => {
-            tracing::warn!(%request_id, code, message, "bedrock ended its stream with an error");
+            tracing::warn!(%request_id, code, message = &*for_log(&message), "bedrock ended its stream with an error");
             BrokenReply::Reported(to_anthropic(500, Some(&code), Some(&message)).1)
         }
         malformed => BrokenReply::Connection(text_of(malformed)),

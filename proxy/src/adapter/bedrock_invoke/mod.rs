@@ -17,11 +17,8 @@ use super::bedrock::{
     whole,
 };
 use super::{Adapter, AdapterError, Reply, asked_betas};
-use crate::call::Call;
+use crate::call::{Call, MAX_ANSWER};
 use crate::stream::FrameReader;
-
-/// The largest answer that is not streamed.
-const MAX_ANSWER: usize = 32 * 1024 * 1024;
 
 /// Sends calls to `InvokeModel` and `InvokeModelWithResponseStream`.
 pub struct BedrockInvokeAdapter {
@@ -71,7 +68,7 @@ impl Adapter for BedrockInvokeAdapter {
         match sent.customize().interceptor(exchange.clone()).send().await {
             Ok(output) => {
                 let upstream_id = output.request_id().map(str::to_owned);
-                let body = exchange.collect(MAX_ANSWER).await?;
+                let body = exchange.collect().await;
                 Ok(success(request_id, upstream_id, JSON, whole(body)))
             }
             Err(error) => failure(error, request_id),

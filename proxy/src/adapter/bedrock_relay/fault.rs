@@ -8,7 +8,7 @@ use http::{HeaderMap, HeaderValue, StatusCode};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use crate::adapter::bedrock::{names_an_account, to_anthropic};
+use crate::adapter::bedrock::{names_an_account, tells_of_a_credential, to_anthropic};
 use crate::stream::exception_frame;
 
 /// Exceptions of the Bedrock runtime by status.
@@ -26,9 +26,6 @@ const KINDS: &[(u16, &str)] = &[
     (504, "ModelTimeoutException"),
 ];
 const INTERNAL: &str = "InternalServerException";
-
-/// Parts of messages that tell of a credential. Errors about signatures repeat what was signed.
-const CREDENTIAL_WORDS: &[&str] = &["AKIA", "ASIA", "Credential=", "AWS4-HMAC"];
 
 /// An error of the proxy's own. Holds no more than what clients may see.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -137,7 +134,7 @@ pub(crate) fn failure_of(
 fn may_be_shown(status: StatusCode, text: &str) -> bool {
     !matches!(status, StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN)
         && !names_an_account(text)
-        && !CREDENTIAL_WORDS.iter().any(|word| text.contains(word))
+        && !tells_of_a_credential(text)
 }
 
 fn generic(status: StatusCode, code: Option<&str>) -> Cow<'static, str> {

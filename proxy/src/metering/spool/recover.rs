@@ -55,7 +55,10 @@ pub(super) fn recover(dir: &Path) -> io::Result<Recovered> {
                 Err(Unread::Damaged) => {
                     let aside = file.with_extension("damaged");
                     tracing::error!(file = %file.display(), kept_as = %aside.display(), at, "spool file is damaged: what is behind this place is kept aside");
-                    fs::copy(&file, &aside)?;
+                    // Where there is no room for it the proxy goes on without.
+                    if let Err(error) = fs::copy(&file, &aside) {
+                        tracing::error!(error = %error, file = %aside.display(), "damaged spool file cannot be kept aside");
+                    }
                     break;
                 }
             }

@@ -1,3 +1,4 @@
+use std::io::Write as _;
 use std::os::unix::fs::FileExt as _;
 
 use super::*;
@@ -40,6 +41,16 @@ fn files(dir: &Path) -> Vec<PathBuf> {
         .collect();
     files.sort();
     files
+}
+
+async fn until_empty(spool: &Spool) {
+    let emptied = async {
+        while spool.records() > 0 {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    };
+    let emptied = tokio::time::timeout(Duration::from_secs(10), emptied).await;
+    assert!(emptied.is_ok(), "{} records stay", spool.records());
 }
 
 /// Makes every append fail until the returned file is put back, as a full disk would.
@@ -122,12 +133,61 @@ async fn a_client_that_leaves_while_the_disk_stalls_leaves_no_record() {
         assert!(futures::poll!(&mut begin).is_pending());
     }
     drop(stalled);
-    while spool.records() > 0 {
-        tokio::time::sleep(Duration::from_millis(1)).await;
-    }
+    until_empty(&spool).await;
     drop(spool);
     let spool = Spool::open(dir.path(), 10).unwrap();
     assert!(stored(&spool).await.is_empty());
+}
+
+#[tokio::test]
+#[expect(clippy::await_holding_lock, reason = "the lock stands for the disk")]
+async fn a_client_that_leaves_when_its_record_was_just_written_leaves_none() {
+    let dir = tempfile::tempdir().unwrap();
+    let spool = Spool::open(dir.path(), 10).unwrap();
+    let record = record();
+    spool.shared.stalled.store(true, Ordering::Relaxed);
+    let stalled = spool.shared.log.lock();
+    {
+        let mut begin = std::pin::pin!(spool.begin(&record));
+        assert!(futures::poll!(&mut begin).is_pending());
+        drop(stalled);
+        while spool.shared.stalled.load(Ordering::Relaxed) || spool.shared.waiting.lock().is_served
+        {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        assert_eq!(spool.records(), 1, "written, and told to nobody yet");
+    }
+    until_empty(&spool).await;
+    drop(spool);
+    let spool = Spool::open(dir.path(), 10).unwrap();
+    assert!(stored(&spool).await.is_empty());
+}
+
+#[tokio::test]
+#[expect(clippy::await_holding_lock, reason = "the lock stands for the disk")]
+async fn a_thread_that_meets_a_stall_hands_over_and_one_thread_waits_for_all() {
+    let dir = tempfile::tempdir().unwrap();
+    let spool = Spool::open(dir.path(), 10).unwrap();
+    let slots = [
+        spool.begin(&record()).await.unwrap(),
+        spool.begin(&record()).await.unwrap(),
+    ];
+    let stalled = spool.shared.log.lock();
+    let mut closings = slots.map(|slot| spool.close(&slot, record()).unwrap());
+    for closing in &mut closings {
+        assert!(futures::poll!(closing).is_pending());
+    }
+    let waiting = || spool.shared.waiting.lock().appends.len();
+    while waiting() > 1 {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    tokio::time::sleep(Duration::from_millis(20)).await;
+    assert_eq!(waiting(), 1, "no second thread takes it");
+    drop(stalled);
+    for closing in closings {
+        closing.await;
+    }
+    assert_eq!(stored(&spool).await.len(), 2);
 }
 
 #[tokio::test]
@@ -248,6 +308,52 @@ async fn what_ended_while_nothing_could_be_written_is_written_later() {
     assert!(!spool.is_blocked());
     assert_eq!((stored(&spool).await.len(), spool.records()), (1, 1));
     spool.begin(&record()).await.unwrap();
+}
+
+#[tokio::test]
+async fn what_cannot_be_written_is_sent_all_the_same() {
+    let dir = tempfile::tempdir().unwrap();
+    let spool = Spool::open(dir.path(), 10).unwrap();
+    let (first, second) = (
+        spool.begin(&record()).await.unwrap(),
+        spool.begin(&record()).await.unwrap(),
+    );
+    let log = break_disk(&spool);
+    let mut closed = record();
+    closed.http_status = 201;
+    spool.close(&first, closed.clone()).unwrap().await;
+    spool.close(&second, closed.clone()).unwrap().await;
+    for _ in 0..2 {
+        assert_eq!(stored(&spool).await, [closed.clone(), closed.clone()]);
+    }
+    assert_eq!(spool.closed(1).await.unwrap().len(), 1);
+    let first = numbers(&spool).await[0];
+    spool.remove(vec![first]).await;
+    assert_eq!((numbers(&spool).await.len(), spool.records()), (1, 1));
+    spool.shared.log.lock().log = log;
+    spool.heal().await;
+    assert_eq!(
+        stored(&spool).await,
+        [closed],
+        "what was sent is not written any more"
+    );
+}
+
+#[tokio::test]
+async fn a_damaged_file_that_cannot_be_kept_aside_stops_no_start() {
+    let dir = tempfile::tempdir().unwrap();
+    {
+        let spool = Spool::open(dir.path(), 10).unwrap();
+        let slot = spool.begin(&record()).await.unwrap();
+        spool.close(&slot, record()).unwrap().await;
+    }
+    let file = files(dir.path()).remove(0);
+    let damaged = File::options().append(true).open(&file).unwrap();
+    (&damaged).write_all(&[0xff; 64]).unwrap();
+    // A folder of that name stands for a disk without room.
+    fs::create_dir(file.with_extension("damaged")).unwrap();
+    let spool = Spool::open(dir.path(), 10).unwrap();
+    assert_eq!(stored(&spool).await.len(), 1);
 }
 
 #[tokio::test]

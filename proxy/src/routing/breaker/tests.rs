@@ -16,7 +16,7 @@ const FAILURE: Finding = Finding::Failure {
 
 /// Whether it opened the circuit.
 fn settle(breaker: &mut Breaker, finding: Finding, now: Instant) -> bool {
-    breaker.settle(finding, false, &SETTINGS, now) == Some(Turn::Opened)
+    breaker.settle(finding, now, false, &SETTINGS, now) == Some(Turn::Opened)
 }
 
 fn seen(opening: u128, since: Instant, until: Instant) -> Seen {
@@ -57,7 +57,7 @@ fn it_opens_at_the_threshold_and_lets_one_probe_through_after_the_pause() {
         }
     );
     assert_eq!(
-        breaker.settle(Finding::Success, true, &SETTINGS, until),
+        breaker.settle(Finding::Success, until, true, &SETTINGS, until),
         Some(Turn::Closed(None))
     );
     assert_eq!(breaker.admit(until), Gate::Closed);
@@ -75,7 +75,7 @@ fn a_failed_probe_opens_it_again_and_keeps_the_beginning() {
         decisive: false,
     };
     assert_eq!(
-        breaker.settle(failure, true, &SETTINGS, later),
+        breaker.settle(failure, later, true, &SETTINGS, later),
         Some(Turn::Opened)
     );
     assert_eq!(breaker.opening(later), Some((now, later + SECOND * 5)));
@@ -88,7 +88,7 @@ fn an_aborted_probe_decides_nothing_and_frees_the_claim() {
     let later = now + SECOND * 600;
     assert_eq!(breaker.admit(later), Gate::Probe);
     assert_eq!(
-        breaker.settle(Finding::Nothing, true, &SETTINGS, later),
+        breaker.settle(Finding::Nothing, later, true, &SETTINGS, later),
         Some(Turn::Freed)
     );
     assert_eq!(breaker.admit(later), Gate::Probe);
@@ -161,13 +161,50 @@ fn the_pause_is_clamped() {
 }
 
 #[test]
-fn attempts_that_began_before_it_opened_do_not_prolong_it_but_may_heal_it() {
+fn attempts_that_began_before_it_opened_neither_prolong_nor_close_it() {
+    let now = Instant::now();
+    let mut breaker = opened(now + SECOND);
+    let opening = breaker.opening(now + SECOND);
+    for finding in [FAILURE, Finding::Success] {
+        let later = now + SECOND * 2;
+        assert_eq!(breaker.settle(finding, now, false, &SETTINGS, later), None);
+        assert_eq!(breaker.opening(later), opening, "{finding:?}");
+    }
+}
+
+#[test]
+fn an_attempt_that_was_made_while_it_is_open_closes_it() {
     let now = Instant::now();
     let mut breaker = opened(now);
-    assert!(!settle(&mut breaker, FAILURE, now + SECOND));
-    assert_eq!(breaker.opening(now), Some((now, now + SECOND * 600)));
-    settle(&mut breaker, Finding::Success, now + SECOND);
-    assert_eq!(breaker.admit(now + SECOND), Gate::Closed);
+    let later = now + SECOND;
+    assert_eq!(
+        breaker.settle(Finding::Success, later, false, &SETTINGS, later),
+        Some(Turn::Closed(None))
+    );
+    assert_eq!(breaker.admit(later), Gate::Closed);
+}
+
+#[test]
+fn a_success_from_before_a_failed_probe_or_another_processs_failure_does_not_close_it() {
+    let now = Instant::now();
+    let until = now + SECOND * 600;
+    let mut reopened = opened(now);
+    reopened.admit(until);
+    reopened.settle(FAILURE, until, true, &SETTINGS, until);
+    let mut adopted = Breaker::new(now);
+    adopted.adopt(seen(1, now, until), until);
+    for mut breaker in [reopened, adopted] {
+        let between = now + SECOND;
+        assert_eq!(
+            breaker.settle(Finding::Success, between, false, &SETTINGS, until),
+            None
+        );
+        assert!(
+            breaker
+                .settle(Finding::Success, until, false, &SETTINGS, until)
+                .is_some()
+        );
+    }
 }
 
 #[test]
@@ -178,8 +215,8 @@ fn one_that_nobody_probes_is_forgotten_in_the_end() {
     let late = until + FORGOTTEN_AFTER;
     assert!(breaker.opening(late.checked_sub(SECOND).unwrap()).is_some());
     assert_eq!(breaker.opening(late), None);
+    assert!(breaker.is_idle(&SETTINGS, late), "it takes no place");
     assert_eq!(breaker.admit(late), Gate::Closed);
-    assert!(breaker.is_idle(&SETTINGS, late));
 }
 
 #[test]
@@ -200,7 +237,7 @@ fn what_another_process_found_is_taken_over() {
         "its pause was shortened"
     );
     assert_eq!(
-        breaker.settle(Finding::Success, false, &SETTINGS, now),
+        breaker.settle(Finding::Success, now, false, &SETTINGS, now),
         Some(Turn::Closed(Some(Uuid::from_u128(1))))
     );
 }
@@ -222,7 +259,7 @@ fn the_probe_of_another_process_is_waited_for_until_it_is_given_back() {
     );
     assert!(!breaker.is_probing());
     assert_eq!(
-        breaker.settle(Finding::Nothing, true, &SETTINGS, now),
+        breaker.settle(Finding::Nothing, now, true, &SETTINGS, now),
         None,
         "it is not this process's to give back"
     );

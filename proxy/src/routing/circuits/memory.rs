@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::time::Instant;
 
+use spillway_core::domain::usage::FallbackReason;
 use spillway_core::repository::circuits::CircuitName;
 use uuid::Uuid;
 
@@ -68,6 +69,12 @@ impl CredentialCircuits {
     }
 }
 
+/// Whether a failure for this reason is something that the API said, rather than its silence.
+fn is_answer(reason: Option<FallbackReason>) -> bool {
+    use FallbackReason::{Overloaded, RateLimited, ServerError};
+    matches!(reason, Some(Overloaded | RateLimited | ServerError))
+}
+
 impl Circuits {
     /// See [`CircuitStore::admit`](super::CircuitStore::admit).
     pub(in crate::routing) fn admit(
@@ -125,16 +132,19 @@ impl Circuits {
                 .probe
                 .is_some_and(|probe| probe.whole_credential == whole)
         };
-        // What is found about a model says that the credential as such is accepted, and the other way round nothing.
+        // What the API answered about a model says that the credential as such is accepted, and the other way round nothing.
         let about_whole = match report.finding {
-            Finding::Failure { .. } if !report.whole_credential => Finding::Success,
+            Finding::Failure { .. } if report.whole_credential => report.finding,
+            Finding::Failure { .. } if is_answer(report.reason) => Finding::Success,
+            Finding::Failure { .. } => Finding::Nothing,
             finding => finding,
         };
         let mut turns = Turns::default();
         if report.whole_credential || circuits.whole.opening(now).is_some() {
-            turns.whole = circuits
-                .whole
-                .settle(about_whole, probes(true), settings, now);
+            turns.whole =
+                circuits
+                    .whole
+                    .settle(about_whole, report.admitted_at, probes(true), settings, now);
         }
         // A model that nothing was learnt about may be made up: it is not remembered.
         let breaker = match report.finding {
@@ -145,7 +155,13 @@ impl Circuits {
             }
         };
         if let Some(breaker) = breaker {
-            turns.model = breaker.settle(report.finding, probes(false), settings, now);
+            turns.model = breaker.settle(
+                report.finding,
+                report.admitted_at,
+                probes(false),
+                settings,
+                now,
+            );
         }
         turns
     }

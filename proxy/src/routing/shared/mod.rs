@@ -17,7 +17,7 @@ use futures::FutureExt as _;
 use futures::future::BoxFuture;
 use parking_lot::Mutex;
 use spillway_core::repository::PgPool;
-use spillway_core::repository::circuits::{self, CircuitName, Claim, MAX_MODEL, OpenRow};
+use spillway_core::repository::circuits::{self, CircuitName, Claim, OpenRow};
 use tokio::sync::{Notify, oneshot, watch};
 use tokio::time::timeout;
 use uuid::Uuid;
@@ -220,10 +220,9 @@ impl State {
     }
 }
 
-/// A name that a client made up may be longer than anybody wants to store; its circuit stays this process's own.
+/// Clients may name a model that Postgres has no text for; its circuit stays this process's own.
 fn can_be_stored(name: &CircuitName) -> bool {
-    let model = name.model.as_deref().unwrap_or_default();
-    model.len() <= MAX_MODEL && !model.contains('\0')
+    !name.model.as_deref().unwrap_or_default().contains('\0')
 }
 
 /// `now` and so many milliseconds, or less where the clock does not go back so far.

@@ -305,21 +305,22 @@ pub(super) fn wholes() -> Vec<Case> {
         stream: false,
         ..case(name, told, got, row)
     };
-    let bedrocks = ("ok", false, None);
+    // The Plan bills it, so nobody else is asked.
+    let spent = ("upstream_error", true, None);
     vec![
         whole(
             "less than the declared length",
             Told::close(
                 "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 500\r\n\r\n{}",
             ),
-            Got::Bedrock,
-            bedrocks,
+            Got::Error(502, "api_error"),
+            spent,
         ),
         whole(
             "an answer without end",
             Told::endless(json.as_str(), " ".repeat(64 * 1024)),
-            Got::Bedrock,
-            bedrocks,
+            Got::Error(502, "api_error"),
+            spent,
         ),
         whole(
             "an error without end",
@@ -331,7 +332,7 @@ pub(super) fn wholes() -> Vec<Case> {
             "an answer that is not finished in time",
             Told::trickle(json.as_str(), " ", Duration::from_millis(100)),
             Got::Error(504, "timeout_error"),
-            ("upstream_error", true, None),
+            spent,
         ),
         whole(
             "no JSON",
