@@ -62,6 +62,7 @@ impl Adapter for BedrockConverseAdapter {
             id: format!("msg_bdrk_{}", request_id.simple()),
             model: call.head.model.clone(),
             tools: translated.tools,
+            titles: translated.titles,
             only_stop_sequence: translated.only_stop_sequence,
             is_claude: model.is_anthropic(),
             input_guess: (length / BYTES_PER_TOKEN).clamp(1, MAX_GUESS),
