@@ -147,23 +147,22 @@ impl<'a> Writer<'a> {
                 self.tool(&mut list, at, tool)
             })?;
         }
-        let is_native = list.is_empty()
-            || name
-                .as_ref()
-                .is_some_and(|name| self.native_names.contains(name));
-        let is_native = is_native && !self.native_tools.is_empty();
+        let names_native = name
+            .as_ref()
+            .is_some_and(|name| self.native_names.contains(name));
+        let is_among_native = names_native || list.is_empty() && !self.native_tools.is_empty();
         if list.is_empty() && self.uses_tools {
             self.former_tools(&mut list);
         }
         if list.is_empty() {
             self.out.truncate(start);
-            return Ok(tool_choice.filter(|_| is_native));
+            return Ok(tool_choice.filter(|_| is_among_native));
         }
         list.finish(&mut self.points, &mut self.out);
         self.put("]");
         let passed_on = match kind.as_ref() {
-            // Never beside Converse's own: two choices are refused. So `any` and `tool` lose `disable_parallel_tool_use`.
-            _ if is_native => tool_choice,
+            _ if is_among_native => tool_choice,
+            // Both that and Converse's own would be two choices, which are refused: `disable_parallel_tool_use` is lost.
             "any" => {
                 self.put(",\"toolChoice\":{\"any\":{}}");
                 None
