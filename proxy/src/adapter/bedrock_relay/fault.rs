@@ -118,18 +118,15 @@ pub(crate) fn shown_body(status: StatusCode, code: Option<&str>, given: Bytes) -
 /// wrong in its payload, an error in a header.
 pub(crate) fn shown_instead(frame: &Frame<'_>) -> Option<Bytes> {
     let (code, words) = match frame.header(":message-type")? {
-        "exception" => (frame.header(":exception-type")?, frame.payload),
-        "error" => {
-            let words = frame.header(":error-message").unwrap_or_default();
-            (frame.header(":error-code")?, words.as_bytes())
-        }
+        "exception" => (frame.header(":exception-type"), None),
+        "error" => (frame.header(":error-code"), frame.header(":error-message")),
         _ => return None,
     };
+    let code = code.unwrap_or("internalServerException");
     // The head said 200 long ago: the code alone tells whether the credential was refused.
     let (status, generic) = failure_of(StatusCode::INTERNAL_SERVER_ERROR, Some(code));
-    let may_be_shown =
-        |words| std::str::from_utf8(words).is_ok_and(|text| may_be_shown(status, text));
-    let is_shown = may_be_shown(words) && may_be_shown(frame.payload);
+    let is_shown = may_be_shown(status, words.unwrap_or_default())
+        && std::str::from_utf8(frame.payload).is_ok_and(|text| may_be_shown(status, text));
     (!is_shown).then(|| exception_frame(code, &body(&generic)))
 }
 
