@@ -328,7 +328,7 @@ async fn an_exception_of_bedrocks_before_content_is_the_answers_status() {
             assert_eq!(response.status(), status, "{bedrock_api:?} {point:?}");
             let error: serde_json::Value = response.json().await.unwrap();
             assert_eq!(error["error"]["message"], message);
-            assert!(stack.outcome().await.tokens.is_zero());
+            assert_eq!(stack.outcome().await.status, UsageStatus::UpstreamError);
         }
     }
 }
