@@ -194,9 +194,16 @@ impl Failure {
         Self::status(400).message("prompt is too long: 210000 tokens > 200000 maximum")
     }
 
-    /// Bedrock's 400 for a prompt that does not fit the context window.
+    /// Bedrock's 400 for a prompt that does not fit the context window, in the words that clients know.
     pub fn input_too_long() -> Self {
         Self::status(400).message("Input is too long.")
+    }
+
+    /// The same in the words that it mostly has.
+    pub fn input_too_long_for_model() -> Self {
+        Self::status(400).message(
+            "The model returned the following errors: Input is too long for requested model.",
+        )
     }
 
     /// Another wording.

@@ -51,10 +51,13 @@ fn check_document(place: &str, block: &Value) -> Result<(), String> {
     if !is_name || name.contains("  ") {
         return Err(format!("{place}: invalid document name {name}"));
     }
-    if block["source"].get("content").is_some() {
+    one_of(place, &block["format"], &DOCUMENT_FORMATS)?;
+    if ["content", "text"]
+        .iter()
+        .any(|kind| block["source"].get(kind).is_some())
+    {
         return Ok(());
     }
-    one_of(place, &block["format"], &DOCUMENT_FORMATS)?;
     bytes(place, &block["source"]["bytes"]).map(drop)
 }
 

@@ -19,6 +19,24 @@ pub(crate) fn pick<'a, const N: usize>(
     Ok(picked.map(|value| value.filter(|value| value.get() != "null")))
 }
 
+/// A type that holds the members of an object that are looked at, by their names, and `read`s them in one pass.
+macro_rules! picked {
+    ($(#[$about:meta])* struct $of:ident { $($member:ident: $name:literal,)+ }) => {
+        $(#[$about])*
+        struct $of<'a> {
+            $($member: Option<&'a serde_json::value::RawValue>,)+
+        }
+
+        impl<'a> $of<'a> {
+            fn read(object: &'a str) -> Result<Self, serde_json::Error> {
+                let [$($member,)+] = $crate::adapter::json::pick(object, [$($name,)+])?;
+                Ok(Self { $($member,)+ })
+            }
+        }
+    };
+}
+pub(crate) use picked;
+
 struct Pick<'n, const N: usize>([&'n str; N]);
 
 impl<'de, const N: usize> Visitor<'de> for Pick<'_, N> {
@@ -174,6 +192,35 @@ impl<'de> Visitor<'de> for Name {
     }
 }
 
+/// `object` without the members of these names; the values of the others stay as they are.
+pub(crate) fn without(object: &str, names: &[&str]) -> Result<String, serde_json::Error> {
+    let mut out = Vec::with_capacity(object.len());
+    out.push(b'{');
+    members::<serde_json::Error>(object, |name, value| {
+        if !names.contains(&name) {
+            if out.len() > 1 {
+                out.push(b',');
+            }
+            write_text(&mut out, name);
+            out.push(b':');
+            out.extend_from_slice(value.get().as_bytes());
+        }
+        Ok(())
+    })?;
+    out.push(b'}');
+    String::from_utf8(out).map_err(serde::de::Error::custom)
+}
+
+/// Whether a value says anything: `null`, an empty list and an empty object do not.
+pub(crate) fn is_used(value: &RawValue) -> bool {
+    let text = value.get();
+    let inside = text
+        .strip_prefix('[')
+        .and_then(|text| text.strip_suffix(']'))
+        .or_else(|| text.strip_prefix('{')?.strip_suffix('}'));
+    text != "null" && inside.is_none_or(|inside| !inside.trim().is_empty())
+}
+
 /// What kind of value this is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Kind {
@@ -289,6 +336,28 @@ mod tests {
         .unwrap();
         assert_eq!(seen, ["b=1", "a=[2]", "b=null"]);
         assert!(members::<serde_json::Error>("[]", |_, _| Ok(())).is_err());
+    }
+
+    #[test]
+    fn an_object_is_left_without_members_and_the_rest_as_it_was() {
+        let object = r#"{"a": 1.50, "b":[ {} ],"c":{}}"#;
+        assert_eq!(without(object, &["a", "c"]).unwrap(), r#"{"b":[ {} ]}"#);
+        assert_eq!(
+            without(object, &["b", "x"]).unwrap(),
+            r#"{"a":1.50,"c":{}}"#
+        );
+        assert_eq!(without("{}", &[]).unwrap(), "{}");
+        assert!(without("[]", &[]).is_err());
+    }
+
+    #[test]
+    fn what_is_empty_says_nothing() {
+        for empty in ["null", "[]", "{}", "[ \n]", "{ }"] {
+            assert!(!is_used(raw(empty)), "{empty}");
+        }
+        for used in ["[0]", r#"{"a":1}"#, r#""""#, "false", "0"] {
+            assert!(is_used(raw(used)), "{used}");
+        }
     }
 
     #[test]

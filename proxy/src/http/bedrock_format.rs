@@ -212,7 +212,11 @@ fn unknown_profile() -> Refusal {
 
 /// A refusal in Bedrock's shape.
 pub(super) fn refused(refusal: Refusal, request_id: Uuid) -> Response<RelayBody> {
-    let fault = Fault::new(refusal.status, refusal.message);
+    let fault = if refusal.reason == Refusal::UNKNOWN_ROUTE {
+        Fault::unknown_operation(refusal.message)
+    } else {
+        Fault::new(refusal.status, refusal.message)
+    };
     let mut headers: HeaderMap = fault.headers(request_id);
     if let Some(seconds) = refusal.retry_after {
         headers.insert(RETRY_AFTER, HeaderValue::from(seconds));

@@ -133,12 +133,15 @@ impl Refusal {
         }
     }
 
+    /// The label of [`Refusal::not_found`].
+    pub const UNKNOWN_ROUTE: &'static str = "unknown_route";
+
     /// 404: no such route.
     pub fn not_found() -> Self {
         Self::new(
             StatusCode::NOT_FOUND,
             ErrorType::NotFound,
-            "unknown_route",
+            Self::UNKNOWN_ROUTE,
             "Not found",
         )
     }

@@ -8,13 +8,22 @@ use spillway_core::domain::usage::Provider;
 use uuid::Uuid;
 
 use super::class::{Failure, status_of};
-use crate::adapter::bedrock::is_in_anthropics_words;
+use crate::adapter::bedrock::anthropic_words;
 use crate::adapter::{ErrorBody, answer_headers};
 use crate::stream::StreamFailure;
 
 /// How the Plan refuses a turn that must begin with thinking, where `thinking` is of type `enabled`.
 /// Source: the API's answers.
 const MISSING_THINKING: &str = "Expected `thinking` or `redacted_thinking`, but found";
+
+/// How a field is refused that only the Plan has. No client can do without it by itself.
+pub(super) const UNKNOWN_FIELD: &str = "Extra inputs are not permitted";
+
+/// What the adapter's own refusals carry for what Bedrock does not have, before its name: Claude Code's gateway guide.
+pub(super) const CAPABILITY_REJECTED: &str = "capability_rejected: ";
+/// What clients leave out by themselves when a refusal names it, so that the call can be served after all.
+/// Source: the same guide.
+const CLIENTS_CAN_DO_WITHOUT: &str = "safeguards";
 
 /// An error as the client would get it.
 #[derive(Debug)]
@@ -114,21 +123,29 @@ impl Answer {
         }
     }
 
-    /// What is wrong with the call says most, then what passes when it is tried again, then what only the pool's owner can
-    /// mend. Where both say the like, the Plan's words count for more: they are those that clients know.
+    /// What is wrong with the call and can be mended by the client says most, then what passes when it is tried again, then what
+    /// Bedrock alone does not have, then what only the pool's owner can mend. Where both say the like, the Plan's words count for
+    /// more: they are those that clients know.
     fn worth(&self) -> u8 {
         match (self.provider, self.failure) {
-            (Provider::Plan, Failure::Client) => 5,
-            (Provider::Bedrock, Failure::Client)
-                if is_in_anthropics_words(&message_of(&self.body)) =>
-            {
-                4
-            }
-            (Provider::Plan, Failure::Upstream(_) | Failure::Feature | Failure::Spent) => 3,
-            (Provider::Bedrock, Failure::Upstream(_) | Failure::Feature | Failure::Spent) => 2,
+            (Provider::Plan, Failure::Client) => 6,
+            (Provider::Bedrock, Failure::Client) => worth_of_refusal(&message_of(&self.body)),
+            (Provider::Plan, Failure::Upstream(_) | Failure::Feature | Failure::Spent) => 4,
+            (Provider::Bedrock, Failure::Upstream(_) | Failure::Feature | Failure::Spent) => 3,
             (Provider::Plan, Failure::Account) => 1,
-            (Provider::Bedrock, Failure::Client | Failure::Account) => 0,
+            (Provider::Bedrock, Failure::Account) => 0,
         }
+    }
+}
+
+/// What a refusal on Bedrock's behalf is worth.
+fn worth_of_refusal(message: &str) -> u8 {
+    if let Some((_, what)) = message.rsplit_once(CAPABILITY_REJECTED) {
+        return if what == CLIENTS_CAN_DO_WITHOUT { 5 } else { 2 };
+    }
+    match anthropic_words(message) {
+        Some(words) if !words.contains(UNKNOWN_FIELD) => 5,
+        _ => 0,
     }
 }
 
@@ -168,6 +185,11 @@ mod tests {
             (Provider::Plan, upstream, "Overloaded"),
             (Provider::Bedrock, upstream, "Bedrock is throttling"),
             (
+                Provider::Bedrock,
+                Failure::Client,
+                "`image_source_url` is not available: capability_rejected: image_source_url",
+            ),
+            (
                 Provider::Plan,
                 Failure::Account,
                 "credit balance is too low",
@@ -192,6 +214,34 @@ mod tests {
                     );
                 }
             }
+        }
+    }
+
+    #[test]
+    fn a_refusal_counts_by_what_the_client_can_do_about_it() {
+        let overloaded = || {
+            let failure = Failure::Upstream(FallbackReason::Overloaded);
+            answer(Provider::Plan, failure, "Overloaded")
+        };
+        for (message, is_shown) in [
+            ("prompt is too long: 2 tokens > 1 maximum", true),
+            (
+                "tools.0: Input tag 'x' found using 'type' does not match any of the expected tags",
+                true,
+            ),
+            (
+                "`safeguards` is not available: capability_rejected: safeguards",
+                true,
+            ),
+            (
+                "`container` is not available: capability_rejected: container",
+                false,
+            ),
+            ("tools.0.custom.new: Extra inputs are not permitted", false),
+        ] {
+            let refusal = answer(Provider::Bedrock, Failure::Client, message);
+            let chosen = overloaded().or_better(refusal);
+            assert_eq!(chosen.provider == Provider::Bedrock, is_shown, "{message}");
         }
     }
 

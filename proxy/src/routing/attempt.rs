@@ -10,7 +10,7 @@ use spillway_core::domain::usage::{FallbackReason, Provider, UsageStatus};
 use tokio::time::{Instant, timeout_at};
 use uuid::Uuid;
 
-use super::answer::{Answer, message_of};
+use super::answer::{Answer, CAPABILITY_REJECTED, message_of};
 use super::body::RelayBody;
 use super::class::{self, Failure};
 use super::collect::collect;
@@ -33,7 +33,7 @@ const PING_AFTER: Duration = Duration::from_secs(15);
 pub(super) enum Patience {
     /// Another upstream is left: nothing is shown before content.
     HoldBack,
-    /// There is none: everything is shown at once.
+    /// There is none: the Plan's stream is shown at once, Bedrock's when it is clear that it is no error.
     Last,
 }
 
@@ -126,15 +126,14 @@ impl Router {
             return attempt.whole(reply, ledger, deadline).await;
         }
         let relay = Relay::new(reply.body, ledger, attempt.permit.take(), pace);
-        match patience {
-            Patience::Last => Ok(stream(reply.status, reply.headers, relay)),
-            Patience::HoldBack => {
-                let hold = HoldBack::new(self.timeouts.hold_back);
-                attempt
-                    .held(reply.status, reply.headers, relay, hold, pace)
-                    .await
-            }
+        if patience == Patience::Last && provider == Provider::Plan {
+            return Ok(stream(reply.status, reply.headers, relay));
         }
+        // Bedrock's exceptions come behind a 200; as long as it is held back, they can still be the answer's status.
+        let hold = HoldBack::new(self.timeouts.hold_back);
+        attempt
+            .held(reply.status, reply.headers, relay, hold, pace, patience)
+            .await
     }
 }
 
@@ -214,7 +213,7 @@ impl Failing {
                 StatusCode::BAD_REQUEST,
                 ErrorBody::new(
                     "invalid_request_error",
-                    format!("`{field}` is not available: capability_rejected: {field}"),
+                    format!("`{field}` is not available: {CAPABILITY_REJECTED}{field}"),
                 ),
             ),
         };
@@ -297,11 +296,16 @@ impl Failing {
         mut relay: Relay,
         mut hold: HoldBack,
         pace: Pace,
+        patience: Patience,
     ) -> Attempted {
         let end = loop {
             let deadline = hold.deadline().map_or(pace.first_byte, Instant::from_std);
             match timeout_at(deadline, std::future::poll_fn(|cx| relay.poll_step(cx))).await {
                 Ok(Step::More(bytes)) if bytes > 0 => hold.hold(bytes, Instant::now().into_std()),
+                // A ping: it is to reach the client, where no other upstream is kept waiting for.
+                Ok(Step::More(_)) if patience == Patience::Last => {
+                    return Ok(stream(status, headers, relay));
+                }
                 Ok(Step::More(_)) => {}
                 Ok(Step::End(end)) => break Some(end),
                 Err(_) if hold.deadline().is_none() => break Some(End::Silent),

@@ -16,7 +16,7 @@ use super::frame_relay::FrameRelay;
 use super::ledger::{Count, Ledger};
 use super::pace::Pace;
 use super::relay::status_of;
-use crate::adapter::bedrock::for_log;
+use crate::adapter::bedrock::{for_log, is_claude};
 use crate::adapter::bedrock_relay::{
     BedrockRelay, Fault, Operation, RelayRequest, code_of, failure_of, message_of, on_answer,
     shown_body,
@@ -85,8 +85,13 @@ impl BedrockFormat {
             return refused(response, ledger, deadline).await;
         }
         if operation.is_stream() {
-            let idle = self.timeouts.bedrock_idle;
-            return streamed(response, operation, ledger, deadline, idle);
+            let pace = Pace {
+                first_byte: deadline,
+                idle: self.timeouts.bedrock_idle,
+                ping: None,
+            };
+            let is_claude = is_claude(&asked.model_id);
+            return streamed(response, operation, is_claude, ledger, pace);
         }
         whole(response, operation, ledger, deadline).await
     }
@@ -187,21 +192,16 @@ async fn refused(
 fn streamed(
     response: Response<AnswerBody>,
     operation: Operation,
+    is_claude: bool,
     mut ledger: Ledger,
-    first_byte: Instant,
-    idle: std::time::Duration,
+    pace: Pace,
 ) -> Response<RelayBody> {
     let (head, body) = response.into_parts();
     let mut headers = head.headers;
     // An exception may have to follow.
     headers.remove(CONTENT_LENGTH);
     ledger.show(head.status.as_u16());
-    let pace = Pace {
-        first_byte,
-        idle,
-        ping: None,
-    };
-    let relay = FrameRelay::new(body, operation, ledger, pace);
+    let relay = FrameRelay::new(body, operation, is_claude, ledger, pace);
     respond(head.status, headers, RelayBody::frames(relay))
 }
 

@@ -10,11 +10,12 @@ use spillway_core::domain::bedrock::foundation_model;
 use spillway_core::domain::usage::Provider;
 use tokio::time::{Instant, timeout, timeout_at};
 
+use super::answer::UNKNOWN_FIELD;
 use super::body::RelayBody;
 use super::estimate;
 use super::plan_query::PlanAnswer;
 use super::{CircuitStore, Timeouts};
-use crate::adapter::bedrock::{for_log, is_in_anthropics_words};
+use crate::adapter::bedrock::{anthropic_words, for_log};
 use crate::adapter::bedrock_relay::{
     BedrockRelay, NotCountable, Operation, RelayRequest, count_body, counted, message_of,
 };
@@ -29,7 +30,7 @@ const PATH: &str = "/v1/messages/count_tokens";
 /// How long Bedrock may take before a guess has to do.
 const BEDROCK_PATIENCE: Duration = Duration::from_secs(10);
 /// How Bedrock refuses tools and fields that only the Plan has.
-const UNKNOWN_TO_BEDROCK: &[&str] = &["Input tag '", "Extra inputs are not permitted"];
+const UNKNOWN_TO_BEDROCK: &[&str] = &["Input tag '", UNKNOWN_FIELD];
 /// The largest answer of Bedrock's.
 const MAX_ANSWER: usize = 64 * 1024;
 
@@ -116,11 +117,13 @@ impl Counter {
         let request_id = call.admission.request_id;
         match self.ask_bedrock(call, bedrock).await {
             Ok(tokens) => (answer(call, tokens), Some(Provider::Bedrock)),
-            // What is wrong with the request is worth more than a guess.
-            Err(NotCounted::Refused { message, .. }) if is_the_requests_fault(&message) => {
-                (refused(call, message), Some(Provider::Bedrock))
-            }
             Err(error) => {
+                // What is wrong with the request is worth more than a guess.
+                if let NotCounted::Refused { message, .. } = &error
+                    && let Some(words) = fault_of_the_request(message)
+                {
+                    return (refused(call, words.to_owned()), Some(Provider::Bedrock));
+                }
                 tracing::info!(%request_id, error = chain(&error), "tokens are estimated");
                 (guess(call), None)
             }
@@ -192,9 +195,10 @@ fn refused(call: &Call, message: String) -> Response<RelayBody> {
     respond(call, StatusCode::BAD_REQUEST, body)
 }
 
-/// Whether the Plan would have said the same, rather than have served what Bedrock does not know.
-fn is_the_requests_fault(message: &str) -> bool {
-    is_in_anthropics_words(message) && !UNKNOWN_TO_BEDROCK.iter().any(|part| message.contains(part))
+/// What the Plan would have said as well, rather than have served what Bedrock does not know.
+fn fault_of_the_request(message: &str) -> Option<&str> {
+    anthropic_words(message)
+        .filter(|words| !UNKNOWN_TO_BEDROCK.iter().any(|part| words.contains(part)))
 }
 
 /// Claude Code counts for itself then, and does not ask again.

@@ -3,9 +3,6 @@
 //! The numbers were fitted to requests whose count the Messages API reported: of text and tools the guess is mostly within a
 //! quarter. Server tools, files and URLs bring in what a body does not show.
 
-use std::borrow::Cow;
-
-use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use super::image_size;
@@ -70,7 +67,7 @@ impl Weight {
     fn content(&mut self, value: &RawValue, levels: u8) {
         let text = value.get();
         match (text.as_bytes().first(), levels.checked_sub(1)) {
-            (Some(b'"'), _) => self.string(text),
+            (Some(b'"'), _) => self.string(value),
             (Some(b'['), Some(levels)) => {
                 // It was read once already, so that nothing in it is malformed.
                 let _ = each(text, |block| self.block(block, levels));
@@ -80,18 +77,18 @@ impl Weight {
         }
     }
 
-    fn string(&mut self, json: &str) {
-        match serde_json::from_str::<Cow<'_, str>>(json) {
-            Ok(text) => self.prose(&text),
-            Err(_) => self.json(json),
+    fn string(&mut self, value: &RawValue) {
+        match json::text(value) {
+            Some(text) => self.prose(&text),
+            None => self.json(value.get()),
         }
     }
 
     fn block(&mut self, value: &RawValue, levels: u8) {
-        let Ok(block) = serde_json::from_str::<Block<'_>>(value.get()) else {
+        let Ok(block) = Block::read(value.get()) else {
             return self.json(value.get());
         };
-        match block.kind.as_deref() {
+        match block.kind.and_then(json::text).as_deref() {
             Some("text") => self.each(block.text, levels),
             // That of earlier turns is not read again.
             Some("thinking" | "redacted_thinking") => {}
@@ -119,14 +116,13 @@ impl Weight {
     }
 
     fn document(&mut self, source: Option<&RawValue>, levels: u8) {
-        let source =
-            source.and_then(|source| serde_json::from_str::<Source<'_>>(source.get()).ok());
+        let source = source.and_then(|source| Source::read(source.get()).ok());
         match source {
             Some(Source {
                 kind: Some(kind),
                 data: Some(text),
                 ..
-            }) if kind == "text" => self.string(text.get()),
+            }) if kind.get() == r#""text""# => self.string(text),
             Some(Source {
                 content: Some(content),
                 ..
@@ -155,83 +151,61 @@ fn ascii(text: &str) -> u64 {
 }
 
 fn image(source: &RawValue) -> u64 {
-    serde_json::from_str::<Source<'_>>(source.get())
-        .ok()
-        .and_then(|source| {
-            let data: Cow<'_, str> = serde_json::from_str(source.data?.get()).ok()?;
-            image_size::of_base64(&data)
-        })
+    member(source, "data")
+        .and_then(json::text)
+        .and_then(|data| image_size::of_base64(&data))
         .map_or(LARGEST_IMAGE, |(width, height)| {
             (u64::from(width) * u64::from(height) / PIXELS_PER_TOKEN).clamp(1, LARGEST_IMAGE)
         })
 }
 
-#[derive(Deserialize)]
-struct Request<'a> {
-    #[serde(borrow)]
-    system: Option<&'a RawValue>,
-    #[serde(borrow)]
-    messages: Option<&'a RawValue>,
-    #[serde(borrow)]
-    tools: Option<&'a RawValue>,
-    #[serde(borrow)]
-    thinking: Option<&'a RawValue>,
-    #[serde(borrow)]
-    output_config: Option<&'a RawValue>,
-    #[serde(borrow)]
-    output_format: Option<&'a RawValue>,
+json::picked! {
+    struct Request {
+        system: "system",
+        messages: "messages",
+        tools: "tools",
+        thinking: "thinking",
+        output_config: "output_config",
+        output_format: "output_format",
+    }
 }
 
-#[derive(Deserialize)]
-struct OutputConfig<'a> {
-    #[serde(borrow)]
-    format: Option<&'a RawValue>,
+json::picked! {
+    struct Block {
+        kind: "type",
+        text: "text",
+        content: "content",
+        source: "source",
+        name: "name",
+        input: "input",
+    }
 }
 
-#[derive(Deserialize)]
-struct Message<'a> {
-    #[serde(borrow)]
-    content: &'a RawValue,
+json::picked! {
+    struct Source {
+        kind: "type",
+        data: "data",
+        content: "content",
+    }
 }
 
-#[derive(Deserialize)]
-struct Block<'a> {
-    #[serde(borrow, rename = "type")]
-    kind: Option<Cow<'a, str>>,
-    #[serde(borrow)]
-    text: Option<&'a RawValue>,
-    #[serde(borrow)]
-    content: Option<&'a RawValue>,
-    #[serde(borrow)]
-    source: Option<&'a RawValue>,
-    #[serde(borrow)]
-    name: Option<&'a RawValue>,
-    #[serde(borrow)]
-    input: Option<&'a RawValue>,
-}
-
-#[derive(Deserialize)]
-struct Source<'a> {
-    #[serde(borrow, rename = "type")]
-    kind: Option<Cow<'a, str>>,
-    #[serde(borrow)]
-    data: Option<&'a RawValue>,
-    #[serde(borrow)]
-    content: Option<&'a RawValue>,
+/// The value of the one member of this name.
+fn member<'a>(object: &'a RawValue, name: &str) -> Option<&'a RawValue> {
+    json::pick(object.get(), [name]).ok()?[0]
 }
 
 /// About how many input tokens a request of this body has; `None` if it is no request with messages.
 pub fn input_tokens(body: &[u8]) -> Option<u64> {
-    let request: Request<'_> = serde_json::from_slice(body).ok()?;
+    let request = Request::read(std::str::from_utf8(body).ok()?).ok()?;
     let mut weight = Weight {
         tokens: CONVERSATION,
         ..Weight::default()
     };
     each(request.messages?.get(), |message| {
         weight.tokens += MESSAGE;
-        match serde_json::from_str::<Message<'_>>(message.get()) {
-            Ok(message) => weight.content(message.content, LEVELS_OF_MESSAGE),
-            Err(_) => weight.json(message.get()),
+        match member(message, "content") {
+            Some(content) => weight.content(content, LEVELS_OF_MESSAGE),
+            None => weight.json(message.get()),
         }
     })
     .ok()?;
@@ -239,21 +213,18 @@ pub fn input_tokens(body: &[u8]) -> Option<u64> {
         weight.tokens += SYSTEM;
         weight.content(system, LEVELS_OF_MESSAGE);
     }
-    let tools = request
-        .tools
-        .and_then(|tools| serde_json::from_str::<Vec<&RawValue>>(tools.get()).ok())
-        .unwrap_or_default();
-    if !tools.is_empty() {
-        weight.tokens += TOOLS + TOOL * tools.len() as u64;
-        for tool in tools {
-            weight.json(tool.get());
-        }
-    }
-    let schema = request.output_format.or_else(|| {
-        serde_json::from_str::<OutputConfig<'_>>(request.output_config?.get())
-            .ok()?
-            .format
+    let mut has_tools = false;
+    let counted = each(request.tools.map_or("[]", RawValue::get), |tool| {
+        has_tools = true;
+        weight.tokens += TOOL;
+        weight.json(tool.get());
     });
+    // What is no list has no tools.
+    counted.ok();
+    weight.tokens += if has_tools { TOOLS } else { 0 };
+    let schema = request
+        .output_format
+        .or_else(|| member(request.output_config?, "format"));
     if let Some(schema) = schema {
         weight.tokens += OUTPUT_SCHEMA;
         weight.json(schema.get());

@@ -16,11 +16,11 @@ use super::pace::{Clock, Pace};
 use super::relay::status_of;
 use crate::adapter::BrokenReply;
 use crate::adapter::bedrock::for_log;
-use crate::adapter::bedrock_relay::{Fault, Operation, failure_of, on_frame, shown_exception};
+use crate::adapter::bedrock_relay::{Fault, Operation, failure_of, on_frame, shown_instead};
 use crate::adapter::http1::AnswerBody;
 use crate::call::Closing;
 use crate::routing::class;
-use crate::stream::{Frame, FrameReader, exception_frame};
+use crate::stream::FrameReader;
 
 /// The largest frame: 16 MB of payload and 128 KB of headers.
 /// Source: <https://smithy.io/2.0/aws/amazon-eventstream.html>, its section on limits.
@@ -32,6 +32,9 @@ pub(super) struct FrameRelay {
     source: Option<AnswerBody>,
     reader: FrameReader,
     operation: Operation,
+    /// Whether the model's own stream is that of the Messages API.
+    is_claude: bool,
+    has_frames: bool,
     out: VecDeque<Bytes>,
     ledger: Ledger,
     closing: Option<Closing>,
@@ -42,6 +45,7 @@ impl FrameRelay {
     pub(super) fn new(
         source: AnswerBody,
         operation: Operation,
+        is_claude: bool,
         ledger: Ledger,
         pace: Pace,
     ) -> Self {
@@ -49,6 +53,8 @@ impl FrameRelay {
             source: Some(source),
             reader: FrameReader::new(MAX_FRAME),
             operation,
+            is_claude,
+            has_frames: false,
             out: VecDeque::new(),
             ledger,
             closing: None,
@@ -94,7 +100,8 @@ impl FrameRelay {
             let shown = match self.reader.next_frame() {
                 Ok(Some(frame)) => {
                     on_frame(&mut self.ledger.tap, self.operation, &frame);
-                    in_other_words(&frame)
+                    self.has_frames = true;
+                    shown_instead(&frame)
                 }
                 Ok(None) => break None,
                 Err(error) => break Some(error),
@@ -156,24 +163,17 @@ impl FrameRelay {
             _ => StatusCode::INTERNAL_SERVER_ERROR,
         };
         self.out
-            .push_back(Fault::new(status, end.error().message).frame());
+            .push_back(Fault::new(status, end.error().message).frame(self.operation));
         let status = status_of(end.failure());
         self.closing = Some(self.ledger.close(status, Count::Estimated));
     }
 
-    /// Whether a stream that ends here lacks its end. What other models' own streams end with nobody knows.
+    /// Whether a stream that ends here lacks its end. What other models' own streams end with nobody knows, and Claude had one
+    /// of that kind before the Messages API.
     fn is_cut_off(&self) -> bool {
         self.reader.is_within_frame()
             || self.operation.is_converse()
             || self.ledger.tap.has_started()
+            || self.is_claude && !self.has_frames
     }
-}
-
-/// What is shown for an exception that tells of an account; `None` for any other frame.
-fn in_other_words(frame: &Frame<'_>) -> Option<Bytes> {
-    let code = frame
-        .header(":exception-type")
-        .filter(|_| frame.header(":message-type") == Some("exception"))?;
-    let payload = shown_exception(code, frame.payload)?;
-    Some(exception_frame(code, &payload))
 }

@@ -156,6 +156,12 @@ async fn refusals_have_anthropics_shape_and_tell_nothing_of_the_account() {
             "Input is too long.",
         ),
         (
+            Failure::input_too_long_for_model(),
+            400,
+            "invalid_request_error",
+            "prompt is too long: the input is longer than the requested model takes",
+        ),
+        (
             Failure::prompt_too_long(),
             400,
             "invalid_request_error",

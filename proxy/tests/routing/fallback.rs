@@ -2,13 +2,14 @@
 
 use std::time::Duration;
 
+use serde_json::json;
 use spillway_core::domain::models::BedrockApi;
 use spillway_core::domain::usage::{FallbackReason, Provider, UsageStatus};
 use spillway_e2e::upstream::{Action, Failure, Operation, Point, Reply, Script, Usage};
 use spillway_proxy::call::CircuitSettings;
 use spillway_proxy::routing::Timeouts;
 
-use crate::stack::{BEDROCK_MODEL, Setup, Stack, events, text};
+use crate::stack::{BEDROCK_MODEL, Setup, Stack, body, events, text};
 
 const USAGE: Usage = Usage {
     input_tokens: 17,
@@ -257,6 +258,18 @@ async fn when_both_fail_the_more_useful_error_is_shown() {
         ),
         (
             Failure::status(529),
+            Failure::input_too_long_for_model(),
+            400,
+            "prompt is too long: the input is longer than the requested model takes",
+        ),
+        (
+            Failure::status(529),
+            Failure::status(400).message("tools.0.custom.new: Extra inputs are not permitted"),
+            529,
+            "Overloaded",
+        ),
+        (
+            Failure::status(529),
             Failure::status(400).message("arn:aws:bedrock is wrong"),
             529,
             "Overloaded",
@@ -291,6 +304,80 @@ async fn when_both_fail_the_more_useful_error_is_shown() {
                 (status, Some(Provider::Bedrock), true)
             );
             assert!(outcome.tokens.is_zero());
+        }
+    }
+}
+
+#[tokio::test]
+async fn what_bedrock_does_not_have_is_told_where_that_helps() {
+    let url = json!([{"type": "image", "source": {"type": "url", "url": "https://example.com"}}]);
+    let mut by_url = body(false);
+    by_url["messages"][0]["content"] = url;
+    let mut guarded = body(false);
+    guarded["safeguards"] = json!({"level": "strict"});
+    let refused = || Failure::status(401).message("invalid x-api-key");
+    for (body, plan, status, words) in [
+        // Clients leave this out by themselves, and Bedrock serves them through the outage.
+        (
+            &guarded,
+            Failure::status(529),
+            400,
+            "capability_rejected: safeguards",
+        ),
+        (&guarded, refused(), 400, "capability_rejected: safeguards"),
+        // Of this nobody can let go, but the Plan may be back soon.
+        (&by_url, Failure::status(529), 529, "Overloaded"),
+        (
+            &by_url,
+            refused(),
+            400,
+            "capability_rejected: image_source_url",
+        ),
+    ] {
+        let mut stack = Stack::start(Setup {
+            bedrock_api: BedrockApi::Converse,
+            ..Setup::default()
+        })
+        .await;
+        stack.fakes.plan.next(plan);
+        let response = stack.send_body(body).await;
+        assert_eq!(response.status(), status, "{words}");
+        let error: serde_json::Value = response.json().await.unwrap();
+        let message = error["error"]["message"].as_str().unwrap();
+        assert!(message.contains(words), "{message}");
+        assert_eq!(stack.fakes.bedrock.request_count(), 0);
+        stack.outcome().await;
+    }
+}
+
+#[tokio::test]
+async fn an_exception_of_bedrocks_before_content_is_the_answers_status() {
+    let exception = || Action::Error {
+        error_type: "throttlingException".to_owned(),
+        message: "slow down".to_owned(),
+    };
+    for bedrock_api in [BedrockApi::InvokeModel, BedrockApi::Converse] {
+        for (plan, point, status, message) in [
+            (true, Point::Start, 529, "Overloaded"),
+            (true, Point::Content, 529, "Overloaded"),
+            (false, Point::Start, 429, "Bedrock is throttling"),
+        ] {
+            let mut stack = Stack::start(Setup {
+                plan,
+                bedrock_api,
+                ..Setup::default()
+            })
+            .await;
+            if plan {
+                stack.fakes.plan.next(Failure::status(529));
+            }
+            let script = Script::text("never seen").fault(point, exception());
+            stack.fakes.bedrock.next(script);
+            let response = stack.send(true).await;
+            assert_eq!(response.status(), status, "{bedrock_api:?} {point:?}");
+            let error: serde_json::Value = response.json().await.unwrap();
+            assert_eq!(error["error"]["message"], message);
+            assert_eq!(stack.outcome().await.status, UsageStatus::UpstreamError);
         }
     }
 }

@@ -174,7 +174,7 @@ async fn refusals_of_the_proxys_own_have_bedrocks_shape() {
             "POST",
             format!("/ak/{key}/bedrock/model/{ENCODED}/unheard-of"),
             404,
-            "ResourceNotFoundException",
+            "UnknownOperationException",
         ),
         (
             "GET",

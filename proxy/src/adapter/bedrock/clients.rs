@@ -11,16 +11,31 @@ use aws_sdk_bedrockruntime::config::timeout::TimeoutConfig;
 use aws_sdk_bedrockruntime::config::{Config, Region, StalledStreamProtectionConfig, Token};
 use aws_smithy_runtime_api::client::http::SharedHttpClient;
 use parking_lot::Mutex;
-use secrecy::ExposeSecret as _;
+use secrecy::{ExposeSecret as _, SecretString};
 use spillway_core::security::credentials::BedrockSecret;
-use tokio::sync::OnceCell;
 use url::Url;
 use uuid::Uuid;
 
+use super::pod::{self, PodCredentials};
 use crate::call::BedrockCredential;
 
 /// What the SDK calls the source of these credentials in its errors.
 const CREDENTIALS_SOURCE: &str = "spillway";
+
+/// Credentials that somebody entered.
+pub(crate) fn static_credentials(
+    access_key_id: &str,
+    secret_access_key: &SecretString,
+    session_token: Option<&SecretString>,
+) -> Credentials {
+    Credentials::new(
+        access_key_id,
+        secret_access_key.expose_secret(),
+        session_token.map(|token| token.expose_secret().to_owned()),
+        None,
+        CREDENTIALS_SOURCE,
+    )
+}
 
 /// Makes and keeps clients, which share their connections. One is used as long as the `Arc` of its credential lives, and gone
 /// when the next one is made after that.
@@ -28,8 +43,6 @@ pub(crate) struct BedrockClients {
     http: SharedHttpClient,
     endpoint: Option<Url>,
     clients: Mutex<HashMap<Uuid, (Weak<BedrockCredential>, Client)>>,
-    /// The pod's own identity, found out when first asked for.
-    pod: OnceCell<aws_config::SdkConfig>,
 }
 
 impl BedrockClients {
@@ -38,7 +51,6 @@ impl BedrockClients {
             http,
             endpoint,
             clients: Mutex::default(),
-            pod: OnceCell::new(),
         }
     }
 
@@ -64,24 +76,17 @@ impl BedrockClients {
                 session_token,
             } => Config::builder()
                 .behavior_version(BehaviorVersion::latest())
-                .credentials_provider(Credentials::new(
-                    access_key_id.clone(),
-                    secret_access_key.expose_secret(),
-                    session_token
-                        .as_ref()
-                        .map(|token| token.expose_secret().to_owned()),
-                    None,
-                    CREDENTIALS_SOURCE,
+                .credentials_provider(static_credentials(
+                    access_key_id,
+                    secret_access_key,
+                    session_token.as_ref(),
                 )),
             BedrockSecret::ApiKey(key) => Config::builder()
                 .behavior_version(BehaviorVersion::latest())
                 .bearer_token(Token::new(key.expose_secret(), None)),
             BedrockSecret::PodIdentity => {
-                let pod = self
-                    .pod
-                    .get_or_init(|| aws_config::load_defaults(BehaviorVersion::latest()))
-                    .await;
-                aws_sdk_bedrockruntime::config::Builder::from(pod)
+                aws_sdk_bedrockruntime::config::Builder::from(pod::environment().await)
+                    .credentials_provider(PodCredentials)
             }
         };
         let mut builder = builder

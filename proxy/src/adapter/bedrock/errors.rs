@@ -103,13 +103,21 @@ const CODES: &[(&str, u16, &str, &str)] = &[
 /// Bedrock's prefix before the words of the Anthropic API behind it.
 const MODEL_SAYS: &str = "The model returned the following errors: ";
 
-/// How messages begin that are in the Anthropic API's own words: clients act on them. `Input is too long.` is Bedrock's own
-/// and whole. Sources: Claude Code's gateway guide; Anthropic's error reference.
+/// How messages begin that are in the Anthropic API's own words: clients act on them.
+/// Source: Anthropic's error reference.
 const ANTHROPIC_WORDS: &[&str] = &[
     "prompt is too long",
     "input length and `max_tokens` exceed context limit",
 ];
-const WHOLE_WORDS: &str = "Input is too long.";
+
+/// How Bedrock's own messages begin for a prompt that does not fit, such as `Input is too long for requested model.`; and the one
+/// that clients know as it is (Claude Code's gateway guide). Of any other they would not learn that they have to compact.
+const TOO_LONG: &str = "Input is too long";
+const KNOWN_TOO_LONG: &str = "Input is too long.";
+const PROMPT_TOO_LONG: &str =
+    "prompt is too long: the input is longer than the requested model takes";
+/// Codes under which a model's own refusal may come, besides `ValidationException`.
+const MODEL_ERRORS: [&str; 2] = ["ModelErrorException", "ModelStreamErrorException"];
 
 /// Fields that Anthropic's validation messages begin with, as in ``messages.1.content.0: Invalid `signature` …``.
 const FIELDS: &[&str] = &[
@@ -159,6 +167,14 @@ pub(crate) fn to_anthropic(
             _ => (500, "api_error", "Bedrock had an error"),
         },
     };
+    let is_models = |message: &str| {
+        let is_models = |name| code.is_some_and(|code| code.eq_ignore_ascii_case(name));
+        MODEL_ERRORS.into_iter().any(is_models) && unprefixed(message).starts_with(TOO_LONG)
+    };
+    let (status, kind) = match message {
+        Some(message) if is_models(message) => (400, "invalid_request_error"),
+        _ => (status, kind),
+    };
     let words = message
         .filter(|_| matches!(status, 400 | 413))
         .and_then(anthropic_words);
@@ -172,23 +188,26 @@ pub(crate) fn to_anthropic(
     )
 }
 
-/// Whether a message is in the Anthropic API's own words, so that clients may act on it.
-pub fn is_in_anthropics_words(message: &str) -> bool {
-    anthropic_words(message).is_some()
-}
-
-/// The part of a message that is in the Anthropic API's own words, if it all is and holds nothing of the account's.
-fn anthropic_words(message: &str) -> Option<&str> {
-    let words = message.strip_prefix(MODEL_SAYS).unwrap_or(message).trim();
+/// A message of Bedrock's in the Anthropic API's own words, so that clients may act on it; `None` if it is not in these or holds
+/// anything of the account's.
+pub fn anthropic_words(message: &str) -> Option<&str> {
+    let words = unprefixed(message);
+    if words.starts_with(TOO_LONG) {
+        let is_known = words == KNOWN_TOO_LONG;
+        return Some(if is_known { words } else { PROMPT_TOO_LONG });
+    }
     let names_a_field = FIELDS.iter().any(|field| {
         words
             .strip_prefix(field)
             .is_some_and(|rest| rest.starts_with(['.', ':']))
     });
-    let is_anthropics = words == WHOLE_WORDS
-        || names_a_field
-        || ANTHROPIC_WORDS.iter().any(|start| words.starts_with(start));
+    let is_anthropics =
+        names_a_field || ANTHROPIC_WORDS.iter().any(|start| words.starts_with(start));
     (is_anthropics && !names_an_account(words)).then_some(words)
+}
+
+fn unprefixed(message: &str) -> &str {
+    message.strip_prefix(MODEL_SAYS).unwrap_or(message).trim()
 }
 
 /// Whether a text holds an ARN or anything as long as an account id.
@@ -254,12 +273,44 @@ mod tests {
     }
 
     #[test]
+    fn a_prompt_that_is_too_long_reads_as_such_however_bedrock_says_it() {
+        for (code, message) in [
+            (
+                "ValidationException",
+                "Input is too long for requested model.",
+            ),
+            (
+                "validationException",
+                "The model returned the following errors: Input is too long for requested model.",
+            ),
+            (
+                "modelStreamErrorException",
+                "The model returned the following errors: Input is too long for requested model.",
+            ),
+            (
+                "ValidationException",
+                "Input is too long. Ask arn:aws:iam::123456789012:user/x",
+            ),
+        ] {
+            // 500 is what an exception in a stream comes as.
+            let (status, body) = to_anthropic(500, Some(code), Some(message));
+            assert_eq!(
+                (status.as_u16(), body.kind.as_ref()),
+                (400, "invalid_request_error"),
+                "{code}"
+            );
+            assert_eq!(body.message, PROMPT_TOO_LONG, "{message}");
+        }
+        let (status, _) = to_anthropic(424, Some("ModelErrorException"), Some("anything else"));
+        assert_eq!(status, 500);
+    }
+
+    #[test]
     fn aws_words_do_not() {
         for message in [
             "Invocation of model ID anthropic.x with on-demand throughput isn't supported.",
             "messages.0: User: arn:aws:iam::123456789012:user/x is not authorized",
             "system: account 123456789012",
-            "Input is too long. Ask account 1.",
             "messages_extra: x",
         ] {
             let (_, body) = to_anthropic(400, Some("ValidationException"), Some(message));

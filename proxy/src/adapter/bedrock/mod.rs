@@ -5,6 +5,7 @@ mod clients;
 mod errors;
 mod log;
 pub(crate) mod models;
+mod pod;
 mod raw;
 mod reply;
 mod translate;
@@ -15,13 +16,16 @@ use spillway_core::domain::models::BedrockApi;
 use url::Url;
 
 use self::clients::BedrockClients;
-pub use self::errors::is_in_anthropics_words;
+pub(crate) use self::clients::static_credentials;
+pub use self::errors::anthropic_words;
 pub(crate) use self::errors::{names_an_account, to_anthropic};
 pub(crate) use self::log::{for_log, tells_of_a_credential};
 use self::models::ModelTraits;
+pub(crate) use self::pod::PodCredentials;
 pub(crate) use self::raw::RawExchange;
 pub(crate) use self::reply::{EVENT_STREAM, JSON, failure, success, text_of, whole};
 pub use self::translate::TranslateError;
+pub(crate) use self::translate::{may_change_tools, refuse_tool_changes};
 use super::HttpClients;
 use super::bedrock_converse::BedrockConverseAdapter;
 use super::bedrock_invoke::BedrockInvokeAdapter;
@@ -45,8 +49,13 @@ pub struct BedrockTarget {
 impl BedrockTarget {
     /// Whether the model is Claude, as far as its id tells.
     pub fn is_claude(&self) -> bool {
-        ModelTraits::of(&self.model_id).is_anthropic()
+        is_claude(&self.model_id)
     }
+}
+
+/// Whether a model id, inference profile id or ARN is Claude's, as far as it tells.
+pub fn is_claude(model_id: &str) -> bool {
+    ModelTraits::of(model_id).is_anthropic()
 }
 
 /// An API of Bedrock.

@@ -4,7 +4,7 @@ use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use serde_json::value::RawValue;
 
-use super::citations;
+use super::citations::{self, Titles};
 use super::context::Context;
 use super::names::replayable_id;
 use super::stop::Stop;
@@ -56,7 +56,9 @@ pub(super) fn translate(body: &[u8], context: &Context) -> Result<Vec<u8>, BadAn
     Ok(out)
 }
 
-/// Appends a block; `false` where it has no form, or none that a client could send back.
+/// Appends a block; `false` where it has no form, or none that a client could send back. Such is a text of white space: clients
+/// send back what they got, the Plan refuses it ("text content blocks must contain non-whitespace text"), and bodies to the Plan
+/// are not mended on the way. The conversation could never return there, for white space that says nothing.
 fn write_block(
     out: &mut Vec<u8>,
     block: &RawValue,
@@ -78,7 +80,7 @@ fn write_block(
         }
         (_, Some(tool_use), ..) => write_tool_use(out, tool_use, context),
         (_, _, Some(reasoning), _) => write_reasoning(out, reasoning, context),
-        (_, _, _, Some(cited)) => write_cited(out, cited),
+        (_, _, _, Some(cited)) => write_cited(out, cited, &context.titles),
         _ => Ok(false),
     }
 }
@@ -138,12 +140,17 @@ fn write_reasoning(
     Ok(true)
 }
 
-/// Redacted thinking as Anthropic has it: the wire has base64 of that. `None` for what is not Anthropic's.
+/// Redacted thinking as Anthropic has it, or a piece of it: the wire has base64 of that. `None` for what is not Anthropic's.
 pub(super) fn redacted_data(wire: &str) -> Option<String> {
-    String::from_utf8(BASE64_STANDARD.decode(wire).ok()?).ok()
+    let data = String::from_utf8(BASE64_STANDARD.decode(wire).ok()?).ok()?;
+    (!data.is_empty()).then_some(data)
 }
 
-fn write_cited(out: &mut Vec<u8>, cited: &RawValue) -> Result<bool, serde_json::Error> {
+fn write_cited(
+    out: &mut Vec<u8>,
+    cited: &RawValue,
+    titles: &Titles,
+) -> Result<bool, serde_json::Error> {
     let [content, list] = json::pick(cited.get(), ["content", "citations"])?;
     out.extend_from_slice(b"{\"type\":\"text\",\"text\":\"");
     let start = out.len();
@@ -154,7 +161,7 @@ fn write_cited(out: &mut Vec<u8>, cited: &RawValue) -> Result<bool, serde_json::
     out.extend_from_slice(b"\",\"citations\":[");
     let start = out.len();
     json::each::<serde_json::Error>(list.map_or("[]", RawValue::get), |_, citation| {
-        if let Some(citation) = citations::translate(citation) {
+        if let Some(citation) = citations::translate(citation, titles) {
             if out.len() > start {
                 out.push(b',');
             }

@@ -30,6 +30,9 @@ pub(super) struct Block {
     /// The signature so far.
     pub(super) signature: String,
     kept: String,
+    /// Citations, as JSON, that came before the text that they are for, and their length.
+    citations: Vec<String>,
+    cited: usize,
 }
 
 impl Block {
@@ -40,6 +43,8 @@ impl Block {
             shown_as: None,
             signature: String::new(),
             kept: String::new(),
+            citations: Vec::new(),
+            cited: 0,
         }
     }
 
@@ -59,5 +64,17 @@ impl Block {
 
     pub(super) fn take_kept(&mut self) -> String {
         std::mem::take(&mut self.kept)
+    }
+
+    /// Keeps a citation back, unless they are too many.
+    pub(super) fn keep_citation(&mut self, citation: String) {
+        self.cited = self.cited.saturating_add(citation.len());
+        if self.cited <= MAX_KEPT {
+            self.citations.push(citation);
+        }
+    }
+
+    pub(super) fn take_citations(&mut self) -> Vec<String> {
+        std::mem::take(&mut self.citations)
     }
 }

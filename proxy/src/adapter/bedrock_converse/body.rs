@@ -67,6 +67,8 @@ impl ConverseBody {
         let hidden = self.events.take_hidden();
         (hidden > 0 || !self.out.is_empty()).then(|| Chunk {
             hidden,
+            // Of what it holds, only the message's end tells usage.
+            is_guess: self.events.ended_uncounted(),
             ..self.out.split().freeze().into()
         })
     }

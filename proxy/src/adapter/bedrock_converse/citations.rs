@@ -38,8 +38,32 @@ const LOCATIONS: [(&str, &str, bool, &str, &str); 4] = [
     ),
 ];
 
+/// The titles of a request's documents that Converse knows by other names, by these names.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct Titles(Vec<(String, Option<String>)>);
+
+impl Titles {
+    /// Notes that a document of this title, or of none, goes by `name`.
+    pub(super) fn note(&mut self, name: &str, title: Option<&str>) {
+        if title != Some(name) {
+            self.0.push((name.to_owned(), title.map(str::to_owned)));
+        }
+    }
+
+    /// Appends the title of the document that Converse calls so.
+    fn write(&self, name: &RawValue, out: &mut Vec<u8>) {
+        let known =
+            json::text(name).and_then(|name| self.0.iter().find(|(known, _)| *known == name));
+        match known {
+            Some((_, Some(title))) => json::write_text(out, title),
+            Some((_, None)) => out.extend_from_slice(b"null"),
+            None => out.extend_from_slice(name.get().as_bytes()),
+        }
+    }
+}
+
 /// A citation in the Messages API's form; `None` where that has none, as for a place on the web.
-pub(super) fn translate(citation: &RawValue) -> Option<Vec<u8>> {
+pub(super) fn translate(citation: &RawValue, titles: &Titles) -> Option<Vec<u8>> {
     let [title, source, content, location] = json::pick(
         citation.get(),
         ["title", "source", "sourceContent", "location"],
@@ -57,16 +81,25 @@ pub(super) fn translate(citation: &RawValue) -> Option<Vec<u8>> {
     .ok()?;
     let index = json::count(if *is_document { document } else { result })?;
     let (from, to) = (json::count(from)?, json::count(to)?);
-    let title = title.map_or("null", RawValue::get);
     let mut out = format!("{{\"type\":\"{kind}\",\"cited_text\":\"").into_bytes();
     write_texts(&mut out, content);
-    let of = if *is_document {
-        format!("\"document_index\":{index},\"document_title\":{title},\"file_id\":null")
+    if *is_document {
+        out.extend_from_slice(
+            format!("\",\"document_index\":{index},\"document_title\":").as_bytes(),
+        );
+        match title {
+            Some(name) => titles.write(name, &mut out),
+            None => out.extend_from_slice(b"null"),
+        }
+        out.extend_from_slice(b",\"file_id\":null");
     } else {
         let source = source.map_or("\"\"", RawValue::get);
-        format!("\"search_result_index\":{index},\"source\":{source},\"title\":{title}")
-    };
-    out.extend_from_slice(format!("\",{of},\"{start}\":{from},\"{end}\":{to}}}").as_bytes());
+        let title = title.map_or("null", RawValue::get);
+        let of =
+            format!("\",\"search_result_index\":{index},\"source\":{source},\"title\":{title}");
+        out.extend_from_slice(of.as_bytes());
+    }
+    out.extend_from_slice(format!(",\"{start}\":{from},\"{end}\":{to}}}").as_bytes());
     Some(out)
 }
 
@@ -90,7 +123,24 @@ mod tests {
 
     fn citation(json: &Value) -> Option<Value> {
         let raw = serde_json::value::to_raw_value(json).unwrap();
-        translate(&raw).map(|json| serde_json::from_slice(&json).unwrap())
+        let mut titles = Titles::default();
+        titles.note("Report Q3 2025 pdf", Some("Report: Q3/2025.pdf"));
+        titles.note("Document", None);
+        titles.note("T", Some("T"));
+        translate(&raw, &titles).map(|json| serde_json::from_slice(&json).unwrap())
+    }
+
+    #[test]
+    fn a_cited_document_has_the_title_that_the_client_gave_it() {
+        for (name, title) in [
+            ("Report Q3 2025 pdf", json!("Report: Q3/2025.pdf")),
+            ("Document", json!(null)),
+            ("T", json!("T")),
+        ] {
+            let place = json!({"documentPage": {"documentIndex": 0, "start": 1, "end": 2}});
+            let citation = citation(&json!({"title": name, "location": place})).unwrap();
+            assert_eq!(citation["document_title"], title);
+        }
     }
 
     #[test]

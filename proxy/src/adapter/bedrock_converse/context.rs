@@ -1,5 +1,6 @@
 //! What an answer says that Converse does not: it comes from the request.
 
+use super::citations::Titles;
 use super::names::Changed;
 use super::usage::Usage;
 use crate::adapter::json;
@@ -13,6 +14,8 @@ pub(super) struct Context {
     pub(super) model: String,
     /// Names of tools that Converse knows by others.
     pub(super) tools: Changed,
+    /// Titles of documents that Converse knows by other names.
+    pub(super) titles: Titles,
     /// The one sequence that can have stopped the answer.
     pub(super) only_stop_sequence: Option<String>,
     /// Whether reasoning is Claude's, which comes with a signature. Without one it is not shown: a client would send it back,

@@ -55,6 +55,7 @@ impl Adapter for BedrockConverseAdapter {
             id: format!("msg_bdrk_{}", request_id.simple()),
             model: call.head.model.clone(),
             tools: translated.tools,
+            titles: translated.titles,
             only_stop_sequence: translated.only_stop_sequence,
             is_claude: model.is_anthropic(),
             input_guess: guessed_input(call.body.len()),

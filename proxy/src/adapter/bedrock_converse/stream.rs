@@ -44,6 +44,8 @@ pub(super) struct Events {
     blocks: u64,
     stop: Option<Stop>,
     usage: Option<Usage>,
+    /// Whether that is what Converse reported.
+    is_counted: bool,
     is_done: bool,
     hidden: usize,
 }
@@ -58,6 +60,7 @@ impl Events {
             blocks: 0,
             stop: None,
             usage: None,
+            is_counted: false,
             is_done: false,
             hidden: 0,
         }
@@ -121,7 +124,11 @@ impl Events {
             }
             "metadata" => {
                 let [usage] = json::pick(payload, ["usage"])?;
-                self.usage = usage.and_then(Usage::read).or(self.usage);
+                // What Converse does not count is nothing to the client, as in an answer that does not stream.
+                let before = self.usage.filter(|_| self.is_counted);
+                let counted = usage.and_then(Usage::read).or(before);
+                self.is_counted = counted.is_some();
+                self.usage = Some(counted.unwrap_or_default());
                 self.end_if_complete(out);
             }
             // Another kind of event carries nothing of the Messages API.
@@ -138,6 +145,11 @@ impl Events {
     /// How much text came since the last time this was asked that the client does not get to see.
     pub(super) fn take_hidden(&mut self) -> usize {
         std::mem::take(&mut self.hidden)
+    }
+
+    /// Whether the message has ended with usage that Converse did not report.
+    pub(super) fn ended_uncounted(&self) -> bool {
+        self.is_done && !self.is_counted
     }
 
     /// The stream is over: the message's end with a guess of its usage, if all but that was said.
@@ -236,18 +248,30 @@ impl Events {
             }
         } else if let Some(reasoning) = reasoning {
             self.reasoning(wire, reasoning, out)?;
-        } else if let Some(citation) = citation.and_then(citations::translate) {
-            let is_shown = self.open.as_ref().is_some_and(|open| {
-                open.wire == wire && open.kind == Kind::Text && open.is_shown()
-            });
-            if is_shown && let Ok(citation) = std::str::from_utf8(&citation) {
-                self.write_delta("citations_delta\",\"citation\":", citation, "", out);
-            }
+        } else if let Some(citation) = citation
+            .and_then(|citation| citations::translate(citation, &self.context.titles))
+            .and_then(|citation| String::from_utf8(citation).ok())
+        {
+            self.switch(wire, Kind::Text, out);
+            self.citation(citation, out);
         }
         Ok(())
     }
 
-    /// Shows text; white space waits for what follows, since a text of nothing else cannot be sent back.
+    /// Citations mostly come before the text that they are for: they wait for it, for they alone make no block.
+    fn citation(&mut self, citation: String, out: &mut BytesMut) {
+        match &mut self.open {
+            Some(open) if !open.is_shown() => open.keep_citation(citation),
+            _ => self.write_citation(&citation, out),
+        }
+    }
+
+    fn write_citation(&self, citation: &str, out: &mut BytesMut) {
+        self.write_delta("citations_delta\",\"citation\":", citation, "", out);
+    }
+
+    /// Shows text; white space waits for what follows, since a text of nothing else cannot be sent back (see
+    /// [`super::answer`]).
     fn text(&mut self, text: &str, out: &mut BytesMut) {
         let Some(open) = &mut self.open else { return };
         if text.is_empty() {
@@ -261,7 +285,15 @@ impl Events {
                 return;
             }
             let white_space = open.take_kept();
-            self.show(b"{\"type\":\"text\",\"text\":\"\"}", out);
+            let citations = open.take_citations();
+            if citations.is_empty() {
+                self.show(b"{\"type\":\"text\",\"text\":\"\"}", out);
+            } else {
+                self.show(b"{\"type\":\"text\",\"text\":\"\",\"citations\":[]}", out);
+            }
+            for citation in citations {
+                self.write_citation(&citation, out);
+            }
             if !white_space.is_empty() {
                 let both = white_space + text;
                 self.write_delta("text_delta\",\"text\":\"", &both, "\"", out);
@@ -282,7 +314,12 @@ impl Events {
         if let Some(redacted) = redacted.and_then(json::text) {
             self.switch(wire, Kind::Redacted, out);
             self.hidden += redacted.len();
-            self.keep(&redacted);
+            // Each piece is base64 of its own.
+            match super::answer::redacted_data(&redacted) {
+                Some(piece) => self.keep(&piece),
+                None if redacted.is_empty() => {}
+                None => self.hide(),
+            }
             return Ok(());
         }
         if text.or(signature).is_none() {
@@ -312,9 +349,13 @@ impl Events {
 
     /// Keeps what cannot be shown yet. A block that grows beyond all measure is not shown.
     fn keep(&mut self, text: &str) {
-        if let Some(open) = &mut self.open
-            && !open.keep(text)
-        {
+        if self.open.as_mut().is_some_and(|open| !open.keep(text)) {
+            self.hide();
+        }
+    }
+
+    fn hide(&mut self) {
+        if let Some(open) = &mut self.open {
             open.kind = Kind::Hidden;
         }
     }
@@ -384,13 +425,11 @@ impl Events {
                 }
                 self.write_delta("signature_delta\",\"signature\":\"", &signature, "\"", out);
             }
-            Kind::Redacted => {
-                if let Some(data) = super::answer::redacted_data(&kept) {
-                    let mut block = b"{\"type\":\"redacted_thinking\",\"data\":".to_vec();
-                    json::write_text(&mut block, &data);
-                    block.push(b'}');
-                    self.show(&block, out);
-                }
+            Kind::Redacted if !kept.is_empty() => {
+                let mut block = b"{\"type\":\"redacted_thinking\",\"data\":".to_vec();
+                json::write_text(&mut block, &kept);
+                block.push(b'}');
+                self.show(&block, out);
             }
             Kind::Text => self.hidden += kept.len(),
             _ => {}

@@ -5,12 +5,11 @@ use std::borrow::Cow;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bytes::{Bytes, BytesMut};
-use indexmap::IndexMap;
 use memchr::{memchr2, memmem};
 use serde::Deserialize;
-use serde_json::value::RawValue;
 
 use crate::adapter::Chunk;
+use crate::adapter::json;
 use crate::stream::{Frame, UsageFold, write_event};
 
 /// What Bedrock adds to its last event.
@@ -122,13 +121,15 @@ pub(super) fn to_chunk(json: &[u8]) -> Result<Chunk, BadEvent> {
     let mut usage = None;
     let mut data = Cow::Borrowed(json);
     if memmem::find(json, METRICS.as_bytes()).is_some() {
-        let mut fields: IndexMap<Cow<'_, str>, &RawValue> =
-            serde_json::from_slice(json).map_err(BadEvent)?;
-        if let Some(metrics) = fields.shift_remove(METRICS) {
+        let text =
+            std::str::from_utf8(json).map_err(|error| BadEvent(serde::de::Error::custom(error)))?;
+        let [metrics] = json::pick(text, [METRICS]).map_err(BadEvent)?;
+        if let Some(metrics) = metrics {
             usage = serde_json::from_str::<Metrics>(metrics.get())
                 .ok()
                 .map(UsageFold::from);
-            data = serde_json::to_vec(&fields).map_err(BadEvent)?.into();
+            let rest = json::without(text, &[METRICS]).map_err(BadEvent)?;
+            data = rest.into_bytes().into();
         }
     }
     Ok(Chunk {

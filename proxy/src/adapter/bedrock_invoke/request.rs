@@ -3,11 +3,11 @@
 use memchr::memmem;
 use serde_json::value::RawValue;
 
-use crate::adapter::bedrock::TranslateError;
 use crate::adapter::bedrock::betas::{
     self, CONTEXT_MANAGEMENT, EFFORT, FINE_GRAINED_TOOLS, TOOL_EXAMPLES, TOOL_SEARCH,
 };
 use crate::adapter::bedrock::models::{Caching, ModelTraits};
+use crate::adapter::bedrock::{TranslateError, may_change_tools, refuse_tool_changes};
 use crate::adapter::json::{self, Kind};
 
 /// The value of `anthropic_version` that Bedrock asks for.
@@ -50,6 +50,11 @@ const FIELDS: &[(&str, Rule)] = &[
 ];
 
 const OUTPUT_CONFIG: &str = "output_config";
+
+/// What of `output_config` Bedrock takes. The rest goes with betas that it does not have, as `task_budget` with
+/// `task-budgets-2026-03-13`.
+/// Source: Anthropic's page on task budgets; the Bedrock user guide's on effort and on structured outputs.
+const OUTPUT_MEMBERS: &[&str] = &["effort", "format"];
 
 /// Features that need no beta, or another one, at the Anthropic API: field, text that tells their use, Bedrock's beta.
 /// Source: the Bedrock user guide's pages on tool search, tool use examples, tool streaming and effort.
@@ -107,7 +112,7 @@ pub(in crate::adapter) fn translate<'a>(
             return Ok(());
         };
         match rule {
-            Rule::Unsupported if value.get() != "null" => {
+            Rule::Unsupported if json::is_used(value) => {
                 return Err(TranslateError::Unsupported(name));
             }
             Rule::Unsupported => return Ok(()),
@@ -120,6 +125,10 @@ pub(in crate::adapter) fn translate<'a>(
         writer.put(",\"");
         writer.put(name);
         writer.put("\":");
+        if *name == "thinking" {
+            writer.put(&betas::thinking(value));
+            return Ok(());
+        }
         writer.value(Place::of_field(name), value)
     })?;
     if let Some(output) = output {
@@ -130,34 +139,37 @@ pub(in crate::adapter) fn translate<'a>(
     Ok(writer.out)
 }
 
-/// `output_config` for a model: without the effort that older ones refuse, and with the format that a beta had in a field of its
-/// own.
+/// `output_config` for a model: of what Bedrock takes, without the effort that older ones refuse, and with the format that a beta
+/// had in a field of its own.
 fn output_config_for(
     model: ModelTraits,
     output_config: Option<&RawValue>,
     output_format: Option<&RawValue>,
 ) -> Result<Option<String>, TranslateError> {
-    let [effort, format] = match output_config {
-        Some(config) => json::pick(config.get(), ["effort", "format"]).map_err(|_| {
-            TranslateError::invalid(OUTPUT_CONFIG, "Input should be a valid dictionary")
-        })?,
-        None => [None; 2],
-    };
-    let moved = output_format.filter(|_| format.is_none());
-    let refused = effort.filter(|_| !model.effort);
-    if moved.is_none() && refused.is_none() {
-        return Ok(output_config.map(|config| config.get().to_owned()));
-    }
     let mut members = Vec::new();
+    let (mut has_format, mut is_whole) = (false, true);
     if let Some(config) = output_config {
         json::members::<serde_json::Error>(config.get(), |name, value| {
-            if name != "effort" || refused.is_none() {
-                members.push(format!("{}:{}", serde_json::to_string(name)?, value.get()));
+            if !OUTPUT_MEMBERS.contains(&name) || (name == "effort" && !model.effort) {
+                is_whole = false;
+                return Ok(());
             }
+            has_format |= name == "format" && value.get() != "null";
+            members.push(format!("\"{name}\":{}", value.get()));
             Ok(())
+        })
+        .map_err(|_| {
+            TranslateError::invalid(OUTPUT_CONFIG, "Input should be a valid dictionary")
         })?;
     }
-    members.extend(moved.map(|format| format!("\"format\":{}", format.get())));
+    match output_format.filter(|_| !has_format) {
+        Some(moved) => {
+            members.retain(|member| !member.starts_with("\"format\""));
+            members.push(format!("\"format\":{}", moved.get()));
+        }
+        None if is_whole => return Ok(output_config.map(|config| config.get().to_owned())),
+        None => {}
+    }
     Ok((!members.is_empty()).then(|| format!("{{{}}}", members.join(","))))
 }
 
@@ -257,7 +269,9 @@ impl Writer {
                         .iter()
                         .any(|name| memmem::find(text.as_bytes(), name.as_bytes()).is_some())
             }
-            Place::Turn => self.markers.are_in(text) || has_more_than_turns(value),
+            Place::Turn => {
+                self.markers.are_in(text) || may_change_tools(text) || has_more_than_turns(value)
+            }
             Place::Marker | Place::Holder(_) => self.markers.are_in(text),
         };
         match (text.as_bytes().first(), place) {
@@ -287,6 +301,13 @@ impl Writer {
     }
 
     fn object(&mut self, place: Place, text: &str) -> Result<(), TranslateError> {
+        if matches!(place, Place::Turn) {
+            let [role, content] = json::pick(text, ["role", "content"])?;
+            let is_system = role.is_some_and(|role| role.get() == r#""system""#);
+            content
+                .filter(|_| is_system)
+                .map_or(Ok(()), refuse_tool_changes)?;
+        }
         self.put("{");
         let start = self.out.len();
         json::members(text, |name, value| {
@@ -406,6 +427,45 @@ mod tests {
     }
 
     #[test]
+    fn of_the_output_config_goes_what_bedrock_takes() {
+        for (given, sent) in [
+            (
+                r#"{"effort":"high","task_budget":{"type":"tokens","total":20000}}"#,
+                r#","output_config":{"effort":"high"}}"#,
+            ),
+            (
+                r#"{"task_budget":{"total":1},"format":{"type":"json_schema"}}"#,
+                r#","output_config":{"format":{"type":"json_schema"}}}"#,
+            ),
+        ] {
+            let out = invoke(
+                &format!(r#"{{"output_config":{given}}}"#),
+                &["task-budgets-2026-03-13"],
+            );
+            assert!(out.ends_with(sent), "{out}");
+        }
+        let out = invoke(r#"{"output_config":{"task_budget":{"total":1}}}"#, &[]);
+        assert_eq!(out, r#"{"anthropic_version":"bedrock-2023-05-31"}"#);
+        assert!(try_invoke(r#"{"output_config":[]}"#).is_err());
+    }
+
+    #[test]
+    fn a_system_turn_that_changes_the_tools_is_not_sent() {
+        for kind in ["tool_addition", "tool_removal"] {
+            let turn = |role: &str| {
+                format!(
+                    r#"{{"messages":[{{"role":"user","content":"tool_addition"}},{{"role":"{role}","content":[{{"type":"{kind}","tool":{{"name":"n"}}}}]}}]}}"#
+                )
+            };
+            assert!(
+                matches!(try_invoke(&turn("system")), Err(TranslateError::Unsupported(name)) if name == kind)
+            );
+            // Of any other turn Bedrock says itself what is wrong.
+            assert!(try_invoke(&turn("user")).is_ok());
+        }
+    }
+
+    #[test]
     fn the_betas_name_for_a_format_is_the_one_that_bedrock_knows() {
         let format = r#"{"type":"json_schema","schema":{}}"#;
         for body in [
@@ -469,7 +529,7 @@ mod tests {
         let body = r#"{"thinking":{"type":"adaptive","display":"updates"},"messages":[{"role":"user","content":"a"},{"role":"system","content":[{"type":"text","text":"output_config"}],"output_config":{"effort":"low"}}, "x"]}"#;
         assert_eq!(
             invoke(body, &betas),
-            r#"{"anthropic_version":"bedrock-2023-05-31","anthropic_beta":["thinking-display-updates-2026-08-18"],"thinking":{"type":"adaptive","display":"updates"},"messages":[{"role":"user","content":"a"},{"role":"system","content":[{"type":"text","text":"output_config"}]},"x"]}"#
+            r#"{"anthropic_version":"bedrock-2023-05-31","thinking":{"type":"adaptive"},"messages":[{"role":"user","content":"a"},{"role":"system","content":[{"type":"text","text":"output_config"}]},"x"]}"#
         );
         let plain = r#""messages":[ {"role":"user",  "content":{"output_config":1}} ]}"#;
         assert!(invoke(&format!("{{{plain}"), &[]).ends_with(plain));
@@ -508,7 +568,11 @@ mod tests {
             assert!(
                 matches!(try_invoke(&body), Err(TranslateError::Unsupported(name)) if name == field)
             );
-            assert!(try_invoke(&format!(r#"{{"{field}":null}}"#)).is_ok());
+            for nothing in ["null", "[]", "{}"] {
+                let body = format!(r#"{{"{field}":{nothing}}}"#);
+                let sent = try_invoke(&body).unwrap();
+                assert_eq!(sent, br#"{"anthropic_version":"bedrock-2023-05-31"}"#);
+            }
         }
     }
 

@@ -1,16 +1,13 @@
 //! A Messages request as the input of Bedrock's `CountTokens`.
 
-use std::borrow::Cow;
-
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
-use indexmap::IndexMap;
 use serde::{Deserialize, Serialize};
-use serde_json::value::{RawValue, to_raw_value};
 
 use crate::adapter::bedrock::models::ModelTraits;
 use crate::adapter::bedrock_invoke::request::translate;
+use crate::adapter::json;
 
 /// `max_tokens` of a request that says nothing of thinking; counting generates none, but the model's body must have it.
 const MAX_TOKENS: u64 = 4_096;
@@ -82,32 +79,31 @@ pub fn counted(answer: &[u8]) -> Option<u64> {
 /// An `InvokeModel` body in the form that is counted: `max_tokens` above the thinking budget, and no tools rather than none in
 /// a list.
 fn countable(invoke: &[u8]) -> Result<Vec<u8>, serde_json::Error> {
-    #[derive(Deserialize)]
-    struct Thinking {
-        budget_tokens: Option<u64>,
-    }
-    let mut fields: IndexMap<Cow<'_, str>, Cow<'_, RawValue>> = serde_json::from_slice(invoke)?;
-    let budget = fields
-        .get("thinking")
-        .and_then(|thinking| serde_json::from_str::<Thinking>(thinking.get()).ok())
-        .and_then(|thinking| thinking.budget_tokens)
+    let invoke = std::str::from_utf8(invoke).map_err(serde::de::Error::custom)?;
+    let [thinking, max_tokens, tools] = json::pick(invoke, ["thinking", "max_tokens", "tools"])?;
+    let budget = thinking
+        .and_then(|thinking| json::pick(thinking.get(), ["budget_tokens"]).ok())
+        .and_then(|[budget]| json::count(budget))
         .unwrap_or_default();
-    let given = fields
-        .get("max_tokens")
-        .and_then(|given| serde_json::from_str::<u64>(given.get()).ok());
-    if given.is_none_or(|given| given <= budget) {
-        let enough = to_raw_value(&MAX_TOKENS.max(budget.saturating_add(1)))?;
-        fields.insert("max_tokens".into(), Cow::Owned(enough));
-    }
-    let has_tools = fields.get("tools").is_some_and(|tools| {
-        let inside = tools.get().trim_start_matches('[').trim_start();
-        !inside.starts_with(']') && tools.get() != "null"
-    });
-    if !has_tools {
-        fields.shift_remove("tools");
-        fields.shift_remove("tool_choice");
-    }
-    serde_json::to_vec(&fields)
+    let enough = json::count(max_tokens)
+        .filter(|given| *given > budget)
+        .unwrap_or_else(|| MAX_TOKENS.max(budget.saturating_add(1)));
+    let has_tools = tools.is_some_and(json::is_used);
+    let mut out = Vec::with_capacity(invoke.len() + 32);
+    out.extend_from_slice(format!("{{\"max_tokens\":{enough}").as_bytes());
+    json::members::<serde_json::Error>(invoke, |name, value| {
+        let is_left_out =
+            name == "max_tokens" || !has_tools && matches!(name, "tools" | "tool_choice");
+        if !is_left_out {
+            out.push(b',');
+            json::write_text(&mut out, name);
+            out.push(b':');
+            out.extend_from_slice(value.get().as_bytes());
+        }
+        Ok(())
+    })?;
+    out.push(b'}');
+    Ok(out)
 }
 
 #[cfg(test)]

@@ -9,7 +9,8 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use crate::adapter::bedrock::{names_an_account, tells_of_a_credential, to_anthropic};
-use crate::stream::exception_frame;
+use crate::adapter::bedrock_relay::Operation;
+use crate::stream::{Frame, exception_frame};
 
 /// Exceptions of the Bedrock runtime by status.
 /// Source: <https://docs.aws.amazon.com/bedrock/latest/APIReference/API_runtime_InvokeModel.html#API_runtime_InvokeModel_Errors>.
@@ -18,7 +19,7 @@ const KINDS: &[(u16, &str)] = &[
     (401, "UnrecognizedClientException"),
     (403, "AccessDeniedException"),
     (404, "ResourceNotFoundException"),
-    (405, "UnknownOperationException"),
+    (405, UNKNOWN_OPERATION),
     (408, "ModelTimeoutException"),
     (413, "ValidationException"),
     (429, "ThrottlingException"),
@@ -26,12 +27,16 @@ const KINDS: &[(u16, &str)] = &[
     (504, "ModelTimeoutException"),
 ];
 const INTERNAL: &str = "InternalServerException";
+/// What AWS says of a path that is none of a service's.
+const UNKNOWN_OPERATION: &str = "UnknownOperationException";
 
 /// An error of the proxy's own. Holds no more than what clients may see.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Fault {
     /// The answer's status.
     pub status: StatusCode,
+    /// The exception's name.
+    kind: &'static str,
     /// What is wrong and what to do.
     pub message: Cow<'static, str>,
 }
@@ -44,25 +49,30 @@ struct Body<'a> {
 impl Fault {
     /// An error of this status.
     pub fn new(status: StatusCode, message: impl Into<Cow<'static, str>>) -> Self {
+        let kind = KINDS
+            .iter()
+            .find(|(known, _)| *known == status.as_u16())
+            .map_or(INTERNAL, |(_, kind)| *kind);
         Self {
             status,
+            kind,
             message: message.into(),
         }
     }
 
-    /// The exception's name.
-    pub fn kind(&self) -> &'static str {
-        KINDS
-            .iter()
-            .find(|(status, _)| *status == self.status.as_u16())
-            .map_or(INTERNAL, |(_, kind)| kind)
+    /// The path is none of Bedrock's.
+    pub fn unknown_operation(message: impl Into<Cow<'static, str>>) -> Self {
+        Self {
+            kind: UNKNOWN_OPERATION,
+            ..Self::new(StatusCode::NOT_FOUND, message)
+        }
     }
 
     /// The headers of an answer to the request of this id.
     pub fn headers(&self, request: Uuid) -> HeaderMap {
         let mut headers = HeaderMap::with_capacity(8);
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-        headers.insert("x-amzn-errortype", HeaderValue::from_static(self.kind()));
+        headers.insert("x-amzn-errortype", HeaderValue::from_static(self.kind));
         if let Ok(id) = HeaderValue::try_from(request.to_string()) {
             headers.insert("x-amzn-requestid", id);
         }
@@ -74,9 +84,13 @@ impl Fault {
         body(&self.message)
     }
 
-    /// The last frame of a stream that cannot go on.
-    pub fn frame(&self) -> Bytes {
-        let mut kind = self.kind().to_owned();
+    /// The last frame of a stream of this operation that cannot go on. `ConverseStreamOutput` has no member for a time-out.
+    pub fn frame(&self, operation: Operation) -> Bytes {
+        let mut kind = match self.kind {
+            "ModelTimeoutException" if operation.is_converse() => "ModelStreamErrorException",
+            kind => kind,
+        }
+        .to_owned();
         kind[..1].make_ascii_lowercase();
         exception_frame(&kind, &self.body())
     }
@@ -93,15 +107,24 @@ fn body(message: &str) -> Bytes {
 pub(crate) fn shown_body(status: StatusCode, code: Option<&str>, given: Bytes) -> Bytes {
     match std::str::from_utf8(&given) {
         Ok(text) if may_be_shown(status, text) => given,
-        _ => body(&generic(status, code)),
+        _ => body(&failure_of(status, code).1),
     }
 }
 
-/// The payload of an exception in a stream as the client may see it; `None` if that is as Bedrock gave it.
-pub(crate) fn shown_exception(code: &str, payload: &[u8]) -> Option<Bytes> {
-    let status = StatusCode::INTERNAL_SERVER_ERROR;
-    let is_shown = std::str::from_utf8(payload).is_ok_and(|text| may_be_shown(status, text));
-    (!is_shown).then(|| body(&generic(status, Some(code))))
+/// What a stream ends with where Bedrock's own last frame may not be shown; `None` for any other frame. An exception says what is
+/// wrong in its payload, an error in a header.
+pub(crate) fn shown_instead(frame: &Frame<'_>) -> Option<Bytes> {
+    let (code, words) = match frame.header(":message-type")? {
+        "exception" => (frame.header(":exception-type"), None),
+        "error" => (frame.header(":error-code"), frame.header(":error-message")),
+        _ => return None,
+    };
+    let code = code.unwrap_or("internalServerException");
+    // The head said 200 long ago: the code alone tells whether the credential was refused.
+    let (status, generic) = failure_of(StatusCode::INTERNAL_SERVER_ERROR, Some(code));
+    let is_shown = may_be_shown(status, words.unwrap_or_default())
+        && std::str::from_utf8(frame.payload).is_ok_and(|text| may_be_shown(status, text));
+    (!is_shown).then(|| exception_frame(code, &body(&generic)))
 }
 
 /// The message of an error's body, for the log and to judge by.
@@ -137,13 +160,13 @@ fn may_be_shown(status: StatusCode, text: &str) -> bool {
         && !tells_of_a_credential(text)
 }
 
-fn generic(status: StatusCode, code: Option<&str>) -> Cow<'static, str> {
-    failure_of(status, code).1
-}
-
 #[cfg(test)]
 mod tests {
+    use aws_smithy_eventstream::frame::write_message_to;
+    use aws_smithy_types::event_stream::{Header, HeaderValue as EventHeader, Message};
+
     use super::*;
+    use crate::stream::FrameReader;
 
     #[test]
     fn a_fault_has_bedrocks_shape() {
@@ -156,8 +179,13 @@ mod tests {
         );
         assert_eq!(fault.body(), r#"{"message":"slow \"down\""}"#);
         assert_eq!(
-            Fault::new(StatusCode::BAD_GATEWAY, "").kind(),
+            Fault::new(StatusCode::BAD_GATEWAY, "").kind,
             "InternalServerException"
+        );
+        let fault = Fault::unknown_operation("");
+        assert_eq!(
+            (fault.status, fault.kind),
+            (StatusCode::NOT_FOUND, "UnknownOperationException")
         );
     }
 
@@ -184,7 +212,7 @@ mod tests {
         ] {
             let status = StatusCode::from_u16(status).unwrap();
             let shown = shown_body(status, None, given(message));
-            assert_eq!(shown, body(&generic(status, None)), "{message}");
+            assert_eq!(shown, body(&failure_of(status, None).1), "{message}");
         }
         assert_eq!(
             shown_body(
@@ -196,16 +224,93 @@ mod tests {
         );
     }
 
+    fn header_of(frame: Bytes, name: &str) -> (String, Bytes) {
+        let mut frames = FrameReader::new(1 << 16);
+        frames.push(frame);
+        let frame = frames.next_frame().unwrap().unwrap();
+        let value = frame.header(name).unwrap_or_default().to_owned();
+        (value, Bytes::copy_from_slice(frame.payload))
+    }
+
+    /// What is shown for a frame of these headers, if not the frame itself.
+    fn instead(headers: &[(&'static str, &'static str)], payload: &'static [u8]) -> Option<Bytes> {
+        let text = |value: &'static str| EventHeader::String(value.into());
+        let mut message = Message::new(payload);
+        for (name, value) in headers {
+            message = message.add_header(Header::new(*name, text(value)));
+        }
+        let mut bytes = Vec::new();
+        write_message_to(&message, &mut bytes).unwrap();
+        let mut frames = FrameReader::new(1 << 16);
+        frames.push(bytes.into());
+        shown_instead(&frames.next_frame().unwrap().unwrap())
+            .map(|frame| header_of(frame, ":exception-type").1)
+    }
+
     #[test]
-    fn an_exception_in_a_stream_is_judged_alike() {
-        assert_eq!(
-            shown_exception("throttlingException", br#"{"message":"slow down"}"#),
-            None
-        );
-        assert_eq!(
-            shown_exception("throttlingException", br#"{"message":"arn:aws:x"}"#).unwrap(),
-            r#"{"message":"Bedrock is throttling"}"#
-        );
+    fn what_ends_a_stream_is_judged_alike() {
+        const EXCEPTION: (&str, &str) = (":message-type", "exception");
+        const ERROR: (&str, &str) = (":message-type", "error");
+        let throttled = r#"{"message":"Bedrock is throttling"}"#;
+        for (headers, payload, shown) in [
+            (
+                vec![EXCEPTION, (":exception-type", "throttlingException")],
+                r#"{"message":"slow down"}"#,
+                None,
+            ),
+            (
+                vec![EXCEPTION, (":exception-type", "throttlingException")],
+                r#"{"message":"arn:aws:x"}"#,
+                Some(throttled),
+            ),
+            (
+                vec![EXCEPTION, (":exception-type", "accessDeniedException")],
+                r#"{"message":"You may not."}"#,
+                Some(r#"{"message":"Bedrock refused its credential for this model"}"#),
+            ),
+            (
+                vec![
+                    ERROR,
+                    (":error-code", "throttlingException"),
+                    (":error-message", "slow down"),
+                ],
+                "",
+                None,
+            ),
+            (
+                vec![
+                    ERROR,
+                    (":error-code", "throttlingException"),
+                    (":error-message", "arn:aws:x"),
+                ],
+                "",
+                Some(throttled),
+            ),
+            (
+                vec![
+                    ERROR,
+                    (":error-code", "throttlingException"),
+                    (":error-message", "slow down"),
+                ],
+                r#"{"message":"arn:aws:x"}"#,
+                Some(throttled),
+            ),
+            (vec![(":message-type", "event")], "arn:aws:x", None),
+        ] {
+            let instead = instead(&headers, payload.as_bytes());
+            assert_eq!(instead.as_deref(), shown.map(str::as_bytes), "{headers:?}");
+        }
+    }
+
+    #[test]
+    fn a_stream_ends_in_an_exception_that_its_operation_has() {
+        let late = Fault::new(StatusCode::GATEWAY_TIMEOUT, "");
+        for (operation, kind) in [
+            (Operation::InvokeStream, "modelTimeoutException"),
+            (Operation::ConverseStream, "modelStreamErrorException"),
+        ] {
+            assert_eq!(header_of(late.frame(operation), ":exception-type").0, kind);
+        }
     }
 
     #[test]

@@ -22,8 +22,8 @@ use url::Url;
 
 pub use self::count::{NotCountable, count_body, counted};
 pub use self::fault::Fault;
-pub(crate) use self::fault::{code_of, failure_of, message_of, shown_body, shown_exception};
-use self::identity::{Identities, Proof};
+pub(crate) use self::fault::{code_of, failure_of, message_of, shown_body, shown_instead};
+use self::identity::{Proof, proof};
 pub use self::operation::Operation;
 pub(crate) use self::usage::on_answer;
 pub use self::usage::on_frame;
@@ -46,7 +46,6 @@ pub struct BedrockRelay {
     /// The environment's, for credentials that name none of their own.
     endpoint: Option<Url>,
     regions: DefaultResolver,
-    identities: Identities,
 }
 
 /// What is sent.
@@ -69,7 +68,6 @@ impl BedrockRelay {
             client: clients.http.clone(),
             endpoint,
             regions: DefaultResolver::new(),
-            identities: Identities::default(),
         }
     }
 
@@ -91,10 +89,10 @@ impl BedrockRelay {
             sent.headers_mut().insert(HOST, header(host.as_str())?);
         }
         *sent.uri_mut() = uri;
-        match self.identities.proof(&credential.secret).await {
+        match proof(&credential.secret).await {
             Ok(Proof::Signature(identity)) => {
                 sign::sign_v4(&mut sent, &identity, &credential.region, SystemTime::now())
-                    .map_err(build)?
+                    .map_err(build)?;
             }
             Ok(Proof::Bearer(key)) => {
                 let mut bearer = header(&format!("Bearer {}", key.expose_secret()))?;

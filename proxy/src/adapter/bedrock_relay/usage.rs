@@ -93,15 +93,20 @@ pub fn on_frame(tap: &mut UsageTap, operation: Operation, frame: &Frame<'_>) {
     match frame.header(":message-type") {
         Some("event") if operation.is_converse() => on_converse_event(tap, kind, frame.payload),
         Some("event") if kind == "chunk" => on_chunk(tap, frame.payload),
-        Some("exception") => fail(tap, frame.header(":exception-type"), frame.payload),
-        Some("error") => fail(tap, frame.header(":error-code"), frame.payload),
+        Some("exception") => {
+            let message = serde_json::from_slice::<ErrorPayload>(frame.payload)
+                .map_or_else(|_| String::new(), |error| error.message);
+            fail(tap, frame.header(":exception-type"), message);
+        }
+        Some("error") => {
+            let message = frame.header(":error-message").unwrap_or_default();
+            fail(tap, frame.header(":error-code"), message.to_owned());
+        }
         _ => {}
     }
 }
 
-fn fail(tap: &mut UsageTap, kind: Option<&str>, payload: &[u8]) {
-    let message = serde_json::from_slice::<ErrorPayload>(payload)
-        .map_or_else(|_| String::new(), |error| error.message);
+fn fail(tap: &mut UsageTap, kind: Option<&str>, message: String) {
     tap.on_failure(StreamFailure {
         kind: kind.unwrap_or("InternalServerException").to_owned(),
         message,

@@ -73,81 +73,44 @@ impl Place {
     }
 }
 
-const FIELDS: [&str; 15] = [
-    "type",
-    "cache_control",
-    "text",
-    "source",
-    "title",
-    "context",
-    "citations",
-    "id",
-    "name",
-    "input",
-    "tool_use_id",
-    "content",
-    "is_error",
-    "thinking",
-    "signature",
-];
+json::picked! {
+    /// The fields of a block, of whatever type.
+    struct Fields {
+        kind: "type",
+        cache_control: "cache_control",
+        text: "text",
+        source: "source",
+        title: "title",
+        context: "context",
+        citations: "citations",
+        id: "id",
+        name: "name",
+        input: "input",
+        tool_use_id: "tool_use_id",
+        tool_name: "tool_name",
+        content: "content",
+        is_error: "is_error",
+        thinking: "thinking",
+        signature: "signature",
+        data: "data",
+    }
+}
 
-/// The fields of a block, of whatever type.
+/// A block.
 struct Block<'a> {
     kind: Cow<'a, str>,
     ttl: Option<Ttl>,
-    text: Option<&'a RawValue>,
-    source: Option<&'a RawValue>,
-    title: Option<&'a RawValue>,
-    context: Option<&'a RawValue>,
-    citations: Option<&'a RawValue>,
-    id: Option<&'a RawValue>,
-    name: Option<&'a RawValue>,
-    input: Option<&'a RawValue>,
-    tool_use_id: Option<&'a RawValue>,
-    content: Option<&'a RawValue>,
-    is_error: Option<&'a RawValue>,
-    thinking: Option<&'a RawValue>,
-    signature: Option<&'a RawValue>,
-    raw: &'a RawValue,
+    fields: Fields<'a>,
 }
 
 impl<'a> Block<'a> {
     fn read(place: Place, raw: &'a RawValue) -> Result<Self, TranslateError> {
-        let [
-            kind,
-            cache_control,
-            text,
-            source,
-            title,
-            about,
-            citations,
-            id,
-            name,
-            input,
-            tool_use_id,
-            content,
-            is_error,
-            thinking,
-            signature,
-        ] = json::pick(raw.get(), FIELDS)
+        let fields = Fields::read(raw.get())
             .map_err(|_| place.invalid("", "Input should be a valid dictionary"))?;
         Ok(Self {
-            kind: place.text(".type", kind)?,
-            ttl: Ttl::of(cache_control),
-            text,
-            source,
-            title,
-            context: about,
-            citations,
-            id,
-            name,
-            input,
-            tool_use_id,
-            content,
-            is_error,
-            thinking,
-            signature,
-            raw,
+            kind: place.text(".type", fields.kind)?,
+            ttl: Ttl::of(fields.cache_control),
+            fields,
         })
     }
 }
@@ -164,13 +127,13 @@ impl<'a> Writer<'a> {
         let block = Block::read(place, raw)?;
         match (block.kind.as_ref(), role) {
             ("text", _) => {
-                place.raw_text(".text", block.text)?;
-                self.text(turns, role, block.text, block.ttl);
+                place.raw_text(".text", block.fields.text)?;
+                self.text(turns, role, block.fields.text, block.ttl);
                 Ok(())
             }
             // What was said before is summed up in it.
             ("compaction", Role::Assistant) => {
-                self.text(turns, role, block.content, block.ttl);
+                self.text(turns, role, block.fields.content, block.ttl);
                 Ok(())
             }
             ("thinking" | "redacted_thinking", Role::Assistant) => {
@@ -229,10 +192,15 @@ impl<'a> Writer<'a> {
             return;
         };
         self.begin(turns, role, false);
-        self.put("{\"text\":");
-        self.put(text.get());
-        self.put("}");
+        self.text_block(text.get());
         self.end(turns, ttl);
+    }
+
+    /// Appends a text, which is JSON already.
+    pub(super) fn text_block(&mut self, text: &str) {
+        self.put("{\"text\":");
+        self.put(text);
+        self.put("}");
     }
 
     /// Thinking goes back to Claude as it came, signature and all; without one it would be refused. Other models take none.
@@ -246,8 +214,7 @@ impl<'a> Writer<'a> {
             return Ok(());
         }
         if block.kind == "redacted_thinking" {
-            let [data] = json::pick(block.raw.get(), ["data"])?;
-            let data = place.text(".data", data)?;
+            let data = place.text(".data", block.fields.data)?;
             self.begin(turns, Role::Assistant, false);
             // The wire has base64 of what the Messages API has as base64.
             self.put("{\"reasoningContent\":{\"redactedContent\":\"");
@@ -256,12 +223,12 @@ impl<'a> Writer<'a> {
             Self::end_barrier(turns, None);
             return Ok(());
         }
-        let Some(signature) = block.signature.filter(|signature| {
+        let Some(signature) = block.fields.signature.filter(|signature| {
             json::kind_of(signature) == Kind::Text && !json::is_blank(signature)
         }) else {
             return Ok(());
         };
-        let thinking = place.raw_text(".thinking", block.thinking)?;
+        let thinking = place.raw_text(".thinking", block.fields.thinking)?;
         self.begin(turns, Role::Assistant, false);
         self.put("{\"reasoningContent\":{\"reasoningText\":{\"text\":");
         self.put(thinking);
@@ -278,9 +245,9 @@ impl<'a> Writer<'a> {
         place: Place,
         block: &Block<'a>,
     ) -> Result<(), TranslateError> {
-        let id = place.text(".id", block.id)?;
-        let name = place.text(".name", block.name)?;
-        let input = match block.input {
+        let id = place.text(".id", block.fields.id)?;
+        let name = place.text(".name", block.fields.name)?;
+        let input = match block.fields.input {
             None => "{}",
             Some(input) if json::kind_of(input) == Kind::Object => input.get(),
             Some(_) => {
@@ -306,7 +273,7 @@ impl<'a> Writer<'a> {
         place: Place,
         block: &Block<'a>,
     ) -> Result<(), TranslateError> {
-        let id = place.text(".tool_use_id", block.tool_use_id)?;
+        let id = place.text(".tool_use_id", block.fields.tool_use_id)?;
         self.uses_tools = true;
         self.begin(turns, Role::User, true);
         self.put("{\"toolResult\":{\"toolUseId\":");
@@ -314,13 +281,11 @@ impl<'a> Writer<'a> {
         self.put(",\"content\":[");
         // A marker within has no place but behind the result.
         let mut ttl = block.ttl;
-        match block.content {
+        match block.fields.content {
             None => {}
             Some(content) if json::kind_of(content) == Kind::Text && json::is_blank(content) => {}
             Some(content) if json::kind_of(content) == Kind::Text => {
-                self.put("{\"text\":");
-                self.put(content.get());
-                self.put("}");
+                self.text_block(content.get());
             }
             Some(content) if json::kind_of(content) == Kind::List => {
                 let mut is_first = true;
@@ -340,7 +305,7 @@ impl<'a> Writer<'a> {
         }
         self.put("]");
         // Models of other vendors know no status.
-        if json::is_true(block.is_error) && self.model.vendor != Vendor::Other {
+        if json::is_true(block.fields.is_error) && self.model.vendor != Vendor::Other {
             self.put(",\"status\":\"error\"");
         }
         self.put("}}");
@@ -361,12 +326,10 @@ impl<'a> Writer<'a> {
         };
         match block.kind.as_ref() {
             "text" => {
-                let text = place.raw_text(".text", block.text)?;
-                if !block.text.is_some_and(json::is_blank) {
+                let text = place.raw_text(".text", block.fields.text)?;
+                if !block.fields.text.is_some_and(json::is_blank) {
                     comma(self);
-                    self.put("{\"text\":");
-                    self.put(text);
-                    self.put("}");
+                    self.text_block(text);
                 }
                 Ok(())
             }
@@ -384,11 +347,9 @@ impl<'a> Writer<'a> {
             }
             // A tool that a search found: all tools are there from the start here.
             "tool_reference" => {
-                let [name] = json::pick(block.raw.get(), ["tool_name"])?;
+                let name = place.raw_text(".tool_name", block.fields.tool_name)?;
                 comma(self);
-                self.put("{\"text\":");
-                self.put(place.raw_text(".tool_name", name)?);
-                self.put("}");
+                self.text_block(name);
                 Ok(())
             }
             kind => Err(place.unknown_tag(kind)),
@@ -397,7 +358,7 @@ impl<'a> Writer<'a> {
 
     fn image(&mut self, place: Place, block: &Block<'a>) -> Result<(), TranslateError> {
         let [kind, media_type, data] =
-            Self::source(place, block.source, ["type", "media_type", "data"])?;
+            Self::source(place, block.fields.source, ["type", "media_type", "data"])?;
         match place.text(".source.type", kind)?.as_ref() {
             "base64" => {}
             "url" => return Err(TranslateError::Unsupported("image_source_url")),
@@ -429,11 +390,11 @@ impl<'a> Writer<'a> {
     fn document(&mut self, place: Place, block: &Block<'a>) -> Result<(), TranslateError> {
         let [kind, media_type, data, content] = Self::source(
             place,
-            block.source,
+            block.fields.source,
             ["type", "media_type", "data", "content"],
         )?;
-        let title = block.title.and_then(json::text).unwrap_or_default();
-        let name = self.documents.name(&title);
+        let title = block.fields.title.and_then(json::text);
+        let name = self.documents.name(title.as_deref());
         self.put("{\"document\":{\"name\":");
         self.put_text(&name);
         match place.text(".source.type", kind)?.as_ref() {
@@ -449,6 +410,14 @@ impl<'a> Writer<'a> {
                 self.put(data);
                 self.put("}");
             }
+            // As recorded calls have it that were accepted: text for Claude, which counts characters when it cites, and a file for
+            // others, of which none was seen to take anything else.
+            "text" if self.model.is_anthropic() => {
+                let data = place.raw_text(".source.data", data)?;
+                self.put(",\"format\":\"txt\",\"source\":{\"text\":");
+                self.put(data);
+                self.put("}");
+            }
             "text" => {
                 let data = place.text(".source.data", data)?;
                 self.put(",\"format\":\"txt\",\"source\":{\"bytes\":\"");
@@ -456,7 +425,7 @@ impl<'a> Writer<'a> {
                 self.put("\"}");
             }
             "content" => {
-                self.put(",\"source\":{\"content\":[");
+                self.put(",\"format\":\"txt\",\"source\":{\"content\":[");
                 self.texts(place, ".source.content", content)?;
                 self.put("]}");
             }
@@ -464,24 +433,28 @@ impl<'a> Writer<'a> {
             "file" => return Err(TranslateError::Unsupported("document_source_file")),
             kind => return Err(place.unknown_tag(kind)),
         }
-        if let Some(context) = block.context.filter(|context| !json::is_blank(context)) {
+        if let Some(context) = block
+            .fields
+            .context
+            .filter(|context| !json::is_blank(context))
+        {
             self.put(",\"context\":");
             self.put(place.raw_text(".context", Some(context))?);
         }
-        self.citations(block.citations);
+        self.citations(block.fields.citations);
         self.put("}}");
         Ok(())
     }
 
     fn search_result(&mut self, place: Place, block: &Block<'a>) -> Result<(), TranslateError> {
         self.put("{\"searchResult\":{\"source\":");
-        self.put(place.raw_text(".source", block.source)?);
+        self.put(place.raw_text(".source", block.fields.source)?);
         self.put(",\"title\":");
-        self.put(place.raw_text(".title", block.title)?);
+        self.put(place.raw_text(".title", block.fields.title)?);
         self.put(",\"content\":[");
-        self.texts(place, ".content", block.content)?;
+        self.texts(place, ".content", block.fields.content)?;
         self.put("]");
-        self.citations(block.citations);
+        self.citations(block.fields.citations);
         self.put("}}");
         Ok(())
     }
@@ -504,9 +477,7 @@ impl<'a> Writer<'a> {
     ) -> Result<(), TranslateError> {
         let content = content.ok_or_else(|| place.invalid(field, "Field required"))?;
         if json::kind_of(content) == Kind::Text {
-            self.put("{\"text\":");
-            self.put(content.get());
-            self.put("}");
+            self.text_block(content.get());
             return Ok(());
         }
         let mut is_first = true;
@@ -519,9 +490,7 @@ impl<'a> Writer<'a> {
             if !std::mem::take(&mut is_first) {
                 self.out.push(b',');
             }
-            self.put("{\"text\":");
-            self.put(text);
-            self.put("}");
+            self.text_block(text);
             Ok(())
         })
     }

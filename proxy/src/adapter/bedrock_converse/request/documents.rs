@@ -2,6 +2,8 @@
 
 use std::collections::HashSet;
 
+use crate::adapter::bedrock_converse::citations::Titles;
+
 /// Converse's format for a media type.
 /// Source: `DocumentFormat` of the service model.
 const FORMATS: &[(&str, &str)] = &[
@@ -39,22 +41,32 @@ const NUMBER: usize = 10;
 /// name once; underscores are accepted though the documentation does not name them.
 /// Source: <https://docs.aws.amazon.com/bedrock/latest/APIReference/API_runtime_DocumentBlock.html>.
 #[derive(Debug, Default)]
-pub(super) struct DocumentNames(HashSet<String>);
+pub(super) struct DocumentNames {
+    /// In lower case.
+    taken: HashSet<String>,
+    titles: Titles,
+}
 
 impl DocumentNames {
     /// The name for a document of this title. Earlier documents keep theirs when more follow, as prompt caching needs.
-    pub(super) fn name(&mut self, title: &str) -> String {
-        let base = match tidy(title) {
+    pub(super) fn name(&mut self, title: Option<&str>) -> String {
+        let base = match tidy(title.unwrap_or_default()) {
             name if name.is_empty() => "Document".to_owned(),
             name => name,
         };
         let mut name = base.clone();
         let mut number = 2_usize;
-        while !self.0.insert(name.to_lowercase()) {
+        while !self.taken.insert(name.to_lowercase()) {
             name = format!("{base} ({number})");
             number += 1;
         }
+        self.titles.note(&name, title);
         name
+    }
+
+    /// The way back.
+    pub(super) fn into_titles(self) -> Titles {
+        self.titles
     }
 }
 
@@ -90,16 +102,16 @@ mod tests {
             ("資料", "Document (2)"),
             ("a [1]-x", "a [1]-x"),
         ] {
-            assert_eq!(names.name(title), expected, "{title}");
+            assert_eq!(names.name(Some(title)), expected, "{title}");
         }
-        assert!(names.name(&"x".repeat(500)).len() <= MAX);
+        assert!(names.name(Some(&"x".repeat(500))).len() <= MAX);
     }
 
     #[test]
     fn a_name_that_comes_again_is_numbered() {
         let mut names = DocumentNames::default();
         let all: Vec<String> = ["a.pdf", "a.pdf", "a pdf", "A pdf", "a pdf (2)"]
-            .map(|title| names.name(title))
+            .map(|title| names.name(Some(title)))
             .into();
         assert_eq!(
             all,

@@ -2,7 +2,6 @@
 
 use serde_json::value::RawValue;
 
-use super::tools::Choice;
 use super::{Body, Writer};
 use crate::adapter::bedrock::TranslateError;
 use crate::adapter::bedrock::betas::{
@@ -17,7 +16,7 @@ impl Writer<'_> {
         &mut self,
         body: &Body<'_>,
         betas: impl Iterator<Item = &'b str>,
-        choice: Choice,
+        choice: Option<&RawValue>,
     ) -> Result<Option<String>, TranslateError> {
         let only = self.inference_config(body)?;
         let [effort, format] = match body.output_config {
@@ -115,7 +114,7 @@ impl Writer<'_> {
         &mut self,
         body: &Body<'_>,
         betas: impl Iterator<Item = &'b str>,
-        choice: Choice,
+        choice: Option<&RawValue>,
         effort: Option<&RawValue>,
     ) {
         let effort = effort.filter(|_| self.model.effort);
@@ -133,10 +132,14 @@ impl Writer<'_> {
         let context_management = body
             .context_management
             .filter(|_| betas.contains(&CONTEXT_MANAGEMENT));
+        if let Some(given) = body.thinking {
+            self.next_field(start, "thinking");
+            self.put(&betas::thinking(given));
+        }
         for (name, value) in [
-            ("thinking", body.thinking),
             ("top_k", body.top_k),
             ("context_management", context_management),
+            ("tool_choice", choice),
         ] {
             if let Some(value) = value {
                 self.next_field(start, name);
@@ -149,19 +152,9 @@ impl Writer<'_> {
             self.put(effort.get());
             self.put("}");
         }
-        let choice = match choice {
-            Choice::Plain => None,
-            Choice::Forbidden => Some(r#"{"type":"none"}"#),
-            Choice::OneAtATime => Some(r#"{"type":"auto","disable_parallel_tool_use":true}"#),
-        };
-        if let Some(choice) = choice {
-            self.next_field(start, "tool_choice");
-            self.put(choice);
-        }
         if !self.native_tools.is_empty() {
             self.next_field(start, "tools");
-            let tools: Vec<&str> = self.native_tools.iter().map(|tool| tool.get()).collect();
-            let tools = tools.join(",");
+            let tools = self.native_tools.join(",");
             self.put("[");
             self.put(&tools);
             self.put("]");

@@ -8,10 +8,12 @@ mod system;
 mod tools;
 mod turns;
 
-use serde_json::value::RawValue;
+use std::borrow::Cow;
+use std::collections::HashSet;
 
 use self::cache::{CachePoints, Ttl};
 use self::documents::DocumentNames;
+use super::citations::Titles;
 use super::names::{Changed, Names};
 use crate::adapter::bedrock::TranslateError;
 use crate::adapter::bedrock::models::ModelTraits;
@@ -24,99 +26,49 @@ pub(super) struct Translated {
     pub(super) body: Vec<u8>,
     /// Names of tools that Converse knows by others.
     pub(super) tools: Changed,
+    /// Titles of documents that Converse knows by other names.
+    pub(super) titles: Titles,
     /// The one sequence that can have stopped the answer, where a model does not tell which.
     pub(super) only_stop_sequence: Option<String>,
 }
 
-/// Fields whose use makes the call mean something that Bedrock has no words for.
-/// Sources: Anthropic's feature overview, "Amazon Bedrock" column
-/// (<https://docs.anthropic.com/en/docs/build-with-claude/overview>); Claude Code's gateway guide for `safeguards`.
-const UNSUPPORTED: [&str; 3] = ["container", "mcp_servers", "safeguards"];
-
-/// The fields of a body that are looked at.
-struct Body<'a> {
-    system: Option<&'a RawValue>,
-    messages: Option<&'a RawValue>,
-    tools: Option<&'a RawValue>,
-    tool_choice: Option<&'a RawValue>,
-    cache_control: Option<&'a RawValue>,
-    max_tokens: Option<&'a RawValue>,
-    temperature: Option<&'a RawValue>,
-    top_p: Option<&'a RawValue>,
-    top_k: Option<&'a RawValue>,
-    stop_sequences: Option<&'a RawValue>,
-    thinking: Option<&'a RawValue>,
-    output_config: Option<&'a RawValue>,
-    output_format: Option<&'a RawValue>,
-    context_management: Option<&'a RawValue>,
-    anthropic_beta: Option<&'a RawValue>,
-    unsupported: [Option<&'a RawValue>; UNSUPPORTED.len()],
+json::picked! {
+    /// The fields of a body that are looked at.
+    struct Body {
+        system: "system",
+        messages: "messages",
+        tools: "tools",
+        tool_choice: "tool_choice",
+        cache_control: "cache_control",
+        max_tokens: "max_tokens",
+        temperature: "temperature",
+        top_p: "top_p",
+        top_k: "top_k",
+        stop_sequences: "stop_sequences",
+        thinking: "thinking",
+        output_config: "output_config",
+        output_format: "output_format",
+        context_management: "context_management",
+        anthropic_beta: "anthropic_beta",
+        container: "container",
+        mcp_servers: "mcp_servers",
+        safeguards: "safeguards",
+    }
 }
 
-impl<'a> Body<'a> {
-    /// Reads them in one pass.
-    fn read(body: &'a str) -> Result<Self, serde_json::Error> {
-        let [container, mcp_servers, safeguards] = UNSUPPORTED;
-        let [
-            system,
-            messages,
-            tools,
-            tool_choice,
-            cache_control,
-            max_tokens,
-            temperature,
-            top_p,
-            top_k,
-            stop_sequences,
-            thinking,
-            output_config,
-            output_format,
-            context_management,
-            anthropic_beta,
-            first,
-            second,
-            third,
-        ] = json::pick(
-            body,
-            [
-                "system",
-                "messages",
-                "tools",
-                "tool_choice",
-                "cache_control",
-                "max_tokens",
-                "temperature",
-                "top_p",
-                "top_k",
-                "stop_sequences",
-                "thinking",
-                "output_config",
-                "output_format",
-                "context_management",
-                "anthropic_beta",
-                container,
-                mcp_servers,
-                safeguards,
-            ],
-        )?;
-        Ok(Self {
-            system,
-            messages,
-            tools,
-            tool_choice,
-            cache_control,
-            max_tokens,
-            temperature,
-            top_p,
-            top_k,
-            stop_sequences,
-            thinking,
-            output_config,
-            output_format,
-            context_management,
-            anthropic_beta,
-            unsupported: [first, second, third],
-        })
+impl Body<'_> {
+    /// The fields whose use makes the call mean something that Bedrock has no words for.
+    /// Sources: Anthropic's feature overview, "Amazon Bedrock" column
+    /// (<https://docs.anthropic.com/en/docs/build-with-claude/overview>); Claude Code's gateway guide for `safeguards`.
+    fn unsupported(&self) -> Option<&'static str> {
+        let fields = [
+            ("container", self.container),
+            ("mcp_servers", self.mcp_servers),
+            ("safeguards", self.safeguards),
+        ];
+        fields
+            .into_iter()
+            .find_map(|(name, value)| value.is_some_and(json::is_used).then_some(name))
     }
 }
 
@@ -130,8 +82,8 @@ pub(super) fn translate<'a>(
         std::str::from_utf8(body).map_err(<serde_json::Error as serde::de::Error>::custom)?;
     let length = body.len();
     let body = Body::read(body)?;
-    if let Some(at) = body.unsupported.iter().position(Option::is_some) {
-        return Err(TranslateError::Unsupported(UNSUPPORTED[at]));
+    if let Some(field) = body.unsupported() {
+        return Err(TranslateError::Unsupported(field));
     }
     let mut writer = Writer::new(length, model);
     writer.register_tools(body.tools)?;
@@ -157,8 +109,9 @@ struct Writer<'a> {
     documents: DocumentNames,
     /// Whether the conversation has tool calls or results.
     uses_tools: bool,
-    /// Tools of Anthropic's own making that the client runs: Converse has no form for them.
-    native_tools: Vec<&'a RawValue>,
+    /// Tools of Anthropic's own making that the client runs, as they are passed on: Converse has no form for them.
+    native_tools: Vec<String>,
+    native_names: HashSet<Cow<'a, str>>,
 }
 
 impl Writer<'_> {
@@ -172,6 +125,7 @@ impl Writer<'_> {
             documents: DocumentNames::default(),
             uses_tools: false,
             native_tools: Vec::new(),
+            native_names: HashSet::new(),
         }
     }
 
@@ -190,6 +144,7 @@ impl Writer<'_> {
         Translated {
             body: self.out,
             tools: self.tools.into_changed(),
+            titles: self.documents.into_titles(),
             only_stop_sequence,
         }
     }

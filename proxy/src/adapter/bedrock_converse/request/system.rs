@@ -44,9 +44,7 @@ impl<'a> Writer<'a> {
             return;
         }
         list.begin(&mut self.out);
-        self.put("{\"text\":");
-        self.put(text.get());
-        self.put("}");
+        self.text_block(text.get());
         list.end(&mut self.points, &mut self.out, ttl);
     }
 }

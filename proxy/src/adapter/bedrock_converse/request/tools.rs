@@ -14,16 +14,15 @@ use crate::adapter::json::{self, Kind};
 /// Source: <https://docs.aws.amazon.com/bedrock/latest/userguide/model-parameters-anthropic-claude-messages-tool-use.html>.
 const NATIVE_TOOLS: &[&str] = &["bash_", "computer_", "memory_", "text_editor_"];
 
-/// What the model may do with tools, as far as Converse has no word for it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Choice {
-    /// What Converse has a word for, or nothing.
-    Plain,
-    /// `none`.
-    Forbidden,
-    /// `auto`, one call at a time.
-    OneAtATime,
-}
+/// Members that such a tool loses: its marker becomes a cache point, and what the others are for goes with betas that Converse has
+/// no form for, or is Bedrock's to decide.
+const NOT_OF_NATIVE_TOOLS: &[&str] = &[
+    "allowed_callers",
+    "cache_control",
+    "defer_loading",
+    "eager_input_streaming",
+    "input_examples",
+];
 
 struct Tool<'a> {
     kind: Option<Cow<'a, str>>,
@@ -97,7 +96,9 @@ impl<'a> Writer<'a> {
         json::each(tools.get(), |at, raw| {
             let tool = Tool::read(at, raw)?;
             if tool.is_native() && self.model.is_anthropic() {
-                self.native_tools.push(tool.raw);
+                let native = json::without(tool.raw.get(), NOT_OF_NATIVE_TOOLS)?;
+                self.native_tools.push(native);
+                self.native_names.insert(tool.name.clone());
             } else if let Some(kind) = &tool.kind {
                 return Err(unknown_tag(at, kind));
             } else if !self.tools.fits(&tool.name) {
@@ -113,12 +114,13 @@ impl<'a> Writer<'a> {
         Ok(())
     }
 
-    /// Appends `toolConfig`, where there are tools or the conversation has used some.
+    /// Appends `toolConfig`, where there are tools or the conversation has used some. Gives the choice if it is for
+    /// `additionalModelRequestFields`: Converse has no word for it, or the tools that it is about stand there.
     pub(super) fn tool_config(
         &mut self,
         tools: Option<&'a RawValue>,
         tool_choice: Option<&'a RawValue>,
-    ) -> Result<Choice, TranslateError> {
+    ) -> Result<Option<&'a RawValue>, TranslateError> {
         let [kind, name, one_at_a_time] = match tool_choice {
             None => [None; 3],
             Some(choice) => json::pick(choice.get(), ["type", "name", "disable_parallel_tool_use"])
@@ -127,9 +129,10 @@ impl<'a> Writer<'a> {
                 })?,
         };
         let kind = kind.and_then(json::text).unwrap_or(Cow::Borrowed("auto"));
-        let is_forbidden = kind == "none";
-        if is_forbidden && !self.model.is_anthropic() && !self.uses_tools {
-            return Ok(Choice::Plain);
+        let name = name.and_then(json::text);
+        let is_claude = self.model.is_anthropic();
+        if kind == "none" && !is_claude && !self.uses_tools {
+            return Ok(None);
         }
         let start = self.out.len();
         self.put(",\"toolConfig\":{\"tools\":[");
@@ -138,54 +141,52 @@ impl<'a> Writer<'a> {
             json::each(tools.get(), |at, raw| {
                 let tool = Tool::read(at, raw)?;
                 if tool.kind.is_some() {
+                    list.mark(&mut self.points, &mut self.out, tool.ttl);
                     return Ok(());
                 }
                 self.tool(&mut list, at, tool)
             })?;
         }
+        let names_native = name
+            .as_ref()
+            .is_some_and(|name| self.native_names.contains(name));
+        let is_among_native = names_native || list.is_empty() && !self.native_tools.is_empty();
         if list.is_empty() && self.uses_tools {
             self.former_tools(&mut list);
         }
         if list.is_empty() {
             self.out.truncate(start);
-            return Ok(self.choice_without_tools(is_forbidden));
+            return Ok(tool_choice.filter(|_| is_among_native));
         }
         list.finish(&mut self.points, &mut self.out);
         self.put("]");
-        match kind.as_ref() {
-            "any" => self.put(",\"toolChoice\":{\"any\":{}}"),
+        let passed_on = match kind.as_ref() {
+            _ if is_among_native => tool_choice,
+            // Both that and Converse's own would be two choices, which are refused: `disable_parallel_tool_use` is lost.
+            "any" => {
+                self.put(",\"toolChoice\":{\"any\":{}}");
+                None
+            }
             "tool" => {
-                let name = name.and_then(json::text).ok_or_else(|| {
+                let name = name.ok_or_else(|| {
                     TranslateError::invalid("tool_choice.tool.name", "Field required")
                 })?;
                 self.put(",\"toolChoice\":{\"tool\":{\"name\":");
                 json::write_text(&mut self.out, self.tools.wire(name));
                 self.put("}}");
+                None
             }
-            "auto" | "none" => {}
+            "none" => tool_choice.filter(|_| is_claude),
+            "auto" => tool_choice.filter(|_| is_claude && json::is_true(one_at_a_time)),
             _ => {
                 return Err(TranslateError::invalid(
                     "tool_choice.type",
                     "Input should be 'auto', 'any', 'tool' or 'none'",
                 ));
             }
-        }
+        };
         self.put("}");
-        let is_claude = self.model.is_anthropic();
-        Ok(match kind.as_ref() {
-            "none" if is_claude => Choice::Forbidden,
-            // With a choice of Converse's own, the model's is refused as a second one; a forced tool is called once anyway.
-            "auto" if is_claude && json::is_true(one_at_a_time) => Choice::OneAtATime,
-            _ => Choice::Plain,
-        })
-    }
-
-    fn choice_without_tools(&self, is_forbidden: bool) -> Choice {
-        if is_forbidden && !self.native_tools.is_empty() {
-            Choice::Forbidden
-        } else {
-            Choice::Plain
-        }
+        Ok(passed_on)
     }
 
     fn tool(&mut self, list: &mut List, at: usize, tool: Tool<'a>) -> Result<(), TranslateError> {
@@ -221,7 +222,7 @@ impl<'a> Writer<'a> {
 
     /// Converse refuses tool calls in a conversation that has no tools: those that it used are declared, with any arguments.
     fn former_tools(&mut self, list: &mut List) {
-        let native = self.native_tools.len();
+        let native = self.native_names.len();
         let mut names: Vec<String> = self.tools.all().skip(native).map(str::to_owned).collect();
         if names.is_empty() {
             names.push("no_tool".to_owned());

@@ -6,7 +6,7 @@ use super::Writer;
 use super::blocks::Place;
 use super::cache::{List, Section, Ttl};
 use super::system::text_block;
-use crate::adapter::bedrock::TranslateError;
+use crate::adapter::bedrock::{TranslateError, refuse_tool_changes};
 use crate::adapter::json::{self, Kind};
 
 /// Whose turn it is.
@@ -89,9 +89,7 @@ impl<'a> Writer<'a> {
             Kind::Text if json::is_blank(content) => Ok(()),
             Kind::Text => {
                 self.begin(turns, role, false);
-                self.put("{\"text\":");
-                self.put(content.get());
-                self.put("}");
+                self.text_block(content.get());
                 self.end(turns, None);
                 Ok(())
             }
@@ -168,7 +166,8 @@ impl<'a> Writer<'a> {
         }
     }
 
-    /// Converse has no system turns: their words are the user's, marked as what they are, at the same place.
+    /// The service model has a role `system` by now, without saying which models take it and where: the words of system turns are
+    /// the user's, marked as what they are, at the same place.
     fn write_waiting(&mut self, turns: &mut Turns<'a>) {
         for (text, ttl) in std::mem::take(&mut turns.waiting) {
             self.turn(turns, Role::User);
@@ -195,17 +194,13 @@ fn system_turn<'a>(
                 .extend(json::escaped(text).map(|text| (text, ttl)));
         }
     };
+    refuse_tool_changes(content)?;
     match json::kind_of(content) {
         Kind::Text => {
             wait(content, None);
             Ok(())
         }
         Kind::List => json::each(content.get(), |block_at, block| {
-            if let Ok([Some(kind)]) = json::pick(block.get(), ["type"])
-                && kind.get() == r#""tool_addition""#
-            {
-                return Err(TranslateError::Unsupported("tool_addition"));
-            }
             let place = format_args!("messages.{at}.content.{block_at}");
             let (text, ttl) = text_block(block, place)?;
             wait(text, ttl);

@@ -145,8 +145,10 @@ fn content(events: &[(String, Value)]) -> Vec<Value> {
                     "signature_delta" => ("signature", &data["delta"]["signature"]),
                     "input_json_delta" => ("json", &data["delta"]["partial_json"]),
                     "citations_delta" => {
-                        let citations = data["delta"]["citation"].clone();
-                        blocks[at]["citations"] = json!([citations]);
+                        let citation = data["delta"]["citation"].clone();
+                        let mut citations = blocks[at]["citations"].as_array().cloned();
+                        citations.get_or_insert_default().push(citation);
+                        blocks[at]["citations"] = citations.into();
                         continue;
                     }
                     other => panic!("{other}"),
@@ -236,6 +238,27 @@ fn the_end_waits_for_the_usage_in_either_order_and_does_without() {
 }
 
 #[test]
+fn usage_that_converse_does_not_count_is_nothing_and_no_report() {
+    let uncounted = || event("metadata", json!({"usage": {"new": 1}}));
+    for (tail, input, is_counted) in [
+        (vec![uncounted()], 0, false),
+        (vec![event("metadata", json!({}))], 0, false),
+        (vec![metadata()], 7, true),
+    ] {
+        let frames: Vec<_> = [vec![start(), text(0, "a"), message_stop("end_turn")], tail].concat();
+        let mut events = Events::new(context());
+        let (seen, _) = run(&mut events, &frames);
+        let end = seen.split("event: message_delta").nth(1).unwrap();
+        assert!(end.contains(&format!("\"input_tokens\":{input},")), "{end}");
+        assert_eq!(events.ended_uncounted(), !is_counted);
+    }
+    let frames = [start(), metadata(), uncounted(), message_stop("end_turn")];
+    let mut events = Events::new(context());
+    run(&mut events, &frames);
+    assert!(!events.ended_uncounted(), "what was counted stays");
+}
+
+#[test]
 fn a_stream_without_stop_has_no_end() {
     let (events, error) = read(context(), &[start(), text(0, "a"), stop(0), metadata()]);
     assert!(error.is_none());
@@ -298,11 +321,17 @@ fn thinking_has_its_signature_at_its_end() {
 #[test]
 fn redacted_thinking_is_whole_and_decoded_once() {
     let data = "EuoBCoYBGAIiQL7a";
-    let wire = base64::prelude::BASE64_STANDARD.encode(data);
+    // Each delta's blob is base64 of its own, with padding where it ends.
+    let wire = |piece: &str| {
+        let blob = base64::prelude::BASE64_STANDARD.encode(piece);
+        reasoning(0, &json!({"redactedContent": blob}))
+    };
     let frames = [
         start(),
-        reasoning(0, &json!({"redactedContent": wire[..8]})),
-        reasoning(0, &json!({"redactedContent": wire[8..]})),
+        wire(&data[..5]),
+        wire(""),
+        wire(&data[5..12]),
+        wire(&data[12..]),
         stop(0),
         text(1, "a"),
         stop(1),
@@ -438,19 +467,54 @@ fn what_has_no_form_is_passed_over() {
     assert_eq!(content(&events), [json!({"type": "text", "text": "a"})]);
 }
 
+fn citation(index: u64, title: &str) -> Vec<u8> {
+    let citation = json!({"title": title, "sourceContent": [{"text": "c"}], "location": {"documentPage": {"documentIndex": 0, "start": 1, "end": 2}}});
+    delta(index, &json!({"citation": citation}))
+}
+
+fn cited_titles(block: &Value) -> Vec<&str> {
+    let citations = block["citations"].as_array();
+    citations
+        .into_iter()
+        .flatten()
+        .map(|citation| citation["document_title"].as_str().unwrap())
+        .collect()
+}
+
 #[test]
-fn citations_come_with_the_text_they_are_for() {
-    let citation = json!({"title": "t", "sourceContent": [{"text": "c"}], "location": {"documentPage": {"documentIndex": 0, "start": 1, "end": 2}}});
+fn citations_come_with_the_text_they_are_for_which_mostly_follows_them() {
     let frames = [
         start(),
-        text(0, "a"),
-        delta(0, &json!({"citation": citation})),
+        text(0, "Employees get "),
         stop(0),
+        citation(1, "first"),
+        citation(1, "second"),
+        text(1, " "),
+        text(1, "20 days"),
+        text(1, "."),
+        stop(1),
+        text(2, "Also"),
+        citation(2, "behind"),
+        stop(2),
+        citation(3, "of nothing"),
+        stop(3),
         message_stop("end_turn"),
         metadata(),
     ];
     let (events, _) = read(context(), &frames);
-    assert_eq!(content(&events)[0]["citations"][0]["type"], "page_location");
+    let blocks = content(&events);
+    let seen: Vec<_> = blocks
+        .iter()
+        .map(|block| (block["text"].as_str().unwrap(), cited_titles(block)))
+        .collect();
+    assert_eq!(
+        seen,
+        [
+            ("Employees get ", vec![]),
+            (" 20 days.", vec!["first", "second"]),
+            ("Also", vec!["behind"]),
+        ]
+    );
 }
 
 #[test]
@@ -517,7 +581,7 @@ fn an_event_that_is_none_is_an_error() {
 
 fn any_frame() -> impl Strategy<Value = Vec<u8>> {
     let word = prop_oneof![Just(""), Just(" "), Just("word"), Just("ü\n\"")];
-    (0..9_u8, 0..3_u64, word).prop_map(|(kind, index, word)| match kind {
+    (0..10_u8, 0..3_u64, word).prop_map(|(kind, index, word)| match kind {
         0 | 1 => text(index, word),
         2 => reasoning(index, &json!({"text": word})),
         3 => reasoning(index, &json!({"signature": word})),
@@ -528,6 +592,7 @@ fn any_frame() -> impl Strategy<Value = Vec<u8>> {
             "contentBlockStart",
             json!({"contentBlockIndex": index, "start": {"image": {}}}),
         ),
+        8 => citation(index, "t"),
         _ => stop(index),
     })
 }
