@@ -28,15 +28,15 @@ pub struct Answer(Kind);
 
 enum Kind {
     /// A socket that takes nothing is given up by whoever writes to it.
-    Http1(Cuttable),
-    /// A stream's window closes without anybody's waiting at the socket.
-    Http2(Watched<Cuttable>),
+    Plain(Cuttable),
+    /// A stream of HTTP/2 waits for its window, and nobody at the socket.
+    Watched(Watched<Cuttable>),
 }
 
 impl Answer {
     /// Over HTTP/1.1.
     pub(in crate::http) fn http1(body: RelayBody, cut: &CancellationToken) -> Self {
-        Self(Kind::Http1(Cuttable::new(body, cut)))
+        Self(Kind::Plain(Cuttable::new(body, cut)))
     }
 
     /// Over HTTP/2, given up when nothing of it is taken for `patience`.
@@ -45,10 +45,14 @@ impl Answer {
         cut: &CancellationToken,
         patience: Duration,
     ) -> Self {
-        Self(Kind::Http2(Watched::new(
-            Cuttable::new(body, cut),
-            patience,
-        )))
+        let body = Cuttable::new(body, cut);
+        // What is given at once is not waited with.
+        let exact = body.size_hint().exact();
+        Self(if exact.is_some_and(|length| length <= PIECE as u64) {
+            Kind::Plain(body)
+        } else {
+            Kind::Watched(Watched::new(body, patience))
+        })
     }
 }
 
@@ -61,10 +65,10 @@ impl Body for Answer {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, GivenUp>>> {
         match &mut self.0 {
-            Kind::Http1(body) => body
+            Kind::Plain(body) => body
                 .poll_bytes(cx)
                 .map(|bytes| bytes.map(|bytes| Ok(Frame::data(bytes)))),
-            Kind::Http2(body) => body
+            Kind::Watched(body) => body
                 .poll_bytes(cx)
                 .map(|bytes| bytes.map(|bytes| bytes.map(Frame::data))),
         }
@@ -72,21 +76,23 @@ impl Body for Answer {
 
     fn is_end_stream(&self) -> bool {
         match &self.0 {
-            Kind::Http1(body) => body.body.is_end_stream(),
-            Kind::Http2(body) => body.is_end_stream,
+            Kind::Plain(body) => body.is_end_stream(),
+            Kind::Watched(body) => body.is_end_stream,
         }
     }
 
     fn size_hint(&self) -> SizeHint {
         match &self.0 {
-            Kind::Http1(body) => body.body.size_hint(),
-            Kind::Http2(body) => body.size_hint.clone(),
+            Kind::Plain(body) => body.size_hint(),
+            Kind::Watched(body) => body.size_hint.clone(),
         }
     }
 }
 
 /// Something that gives bytes.
 trait Source: Send + 'static {
+    fn is_end_stream(&self) -> bool;
+    fn size_hint(&self) -> SizeHint;
     fn poll_bytes(&mut self, cx: &mut Context<'_>) -> Poll<Option<Bytes>>;
 }
 
@@ -105,6 +111,14 @@ impl Cuttable {
 }
 
 impl Source for Cuttable {
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+
     fn poll_bytes(&mut self, cx: &mut Context<'_>) -> Poll<Option<Bytes>> {
         loop {
             match Pin::new(&mut self.body).poll_frame(cx) {
@@ -144,15 +158,9 @@ struct Shared<B> {
     idle_since: Option<Instant>,
 }
 
-impl Watched<Cuttable> {
-    fn new(body: Cuttable, patience: Duration) -> Self {
-        let (is_end_stream, size_hint) = (body.body.is_end_stream(), body.body.size_hint());
-        Self::of(body, patience, is_end_stream, size_hint)
-    }
-}
-
 impl<B: Source> Watched<B> {
-    fn of(body: B, patience: Duration, is_end_stream: bool, size_hint: SizeHint) -> Self {
+    fn new(body: B, patience: Duration) -> Self {
+        let (is_end_stream, size_hint) = (body.is_end_stream(), body.size_hint());
         let shared = Arc::new(Mutex::new(Shared {
             body: Some(body),
             rest: Bytes::new(),
@@ -187,6 +195,7 @@ impl<B: Source> Watched<B> {
             // Copied, for any part of it would keep the whole.
             Bytes::copy_from_slice(&shared.rest.split_to(PIECE))
         };
+        self.is_end_stream = shared.rest.is_empty() && body.is_end_stream();
         Poll::Ready(Some(Ok(piece)))
     }
 }
@@ -216,13 +225,21 @@ mod tests {
 
     const PATIENCE: Duration = Duration::from_mins(5);
 
-    /// Gives these many bytes, then waits for ever, or for `pause` each time.
+    /// Gives these many bytes, then waits for ever.
     struct Endless {
         bytes: usize,
         _alive: Arc<()>,
     }
 
     impl Source for Endless {
+        fn is_end_stream(&self) -> bool {
+            false
+        }
+
+        fn size_hint(&self) -> SizeHint {
+            SizeHint::default()
+        }
+
         fn poll_bytes(&mut self, _: &mut Context<'_>) -> Poll<Option<Bytes>> {
             match std::mem::take(&mut self.bytes) {
                 0 => Poll::Pending,
@@ -238,10 +255,7 @@ mod tests {
             bytes,
             _alive: alive,
         };
-        (
-            Watched::of(body, PATIENCE, false, SizeHint::default()),
-            weak,
-        )
+        (Watched::new(body, PATIENCE), weak)
     }
 
     async fn next(body: &mut Watched<Endless>) -> Option<Result<usize, GivenUp>> {
