@@ -49,8 +49,8 @@ where
     if decoder.try_finish().is_err() {
         return Err(decoder.get_mut().refusal());
     }
-    let decoded = decoder.finish().map_err(|_| not_gzip())?;
-    Ok(decoded.body.finish())
+    let whole = decoder.finish().map_err(|_| not_gzip())?;
+    Ok(whole.body.finish())
 }
 
 /// What comes out of the decoder, within the limit and the budget.
