@@ -203,12 +203,15 @@ where
         return Err(too_large());
     }
     let until = Instant::now() + TOTAL;
-    let (bytes, _share) = if coding == Coding::Gzip {
+    let (bytes, share) = if coding == Coding::Gzip {
         gzip::read(body, budget, until).await?
     } else {
         plain(body, declared, budget, until).await?
     };
-    Ok(Bytes::from_owner(Held { bytes, _share }))
+    Ok(Bytes::from_owner(Held {
+        bytes,
+        _share: share,
+    }))
 }
 
 async fn plain<B>(

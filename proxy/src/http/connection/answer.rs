@@ -84,7 +84,7 @@ impl Body for Answer {
     fn size_hint(&self) -> SizeHint {
         match &self.0 {
             Kind::Plain(body) => body.size_hint(),
-            Kind::Watched(body) => body.size_hint.clone(),
+            Kind::Watched(body) => body.size_hint,
         }
     }
 }
