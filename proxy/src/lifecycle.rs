@@ -167,26 +167,12 @@ pub async fn run(config: Config) -> Result<(), RunError> {
         Ok(mismatch) = &mut watching.mismatch => Some(mismatch),
     };
     health.drain();
-    let is_told = mismatch.is_none();
-    let drained = async {
-        if is_told {
-            tracing::info!(delay_seconds = config.drain_delay.as_secs(), "draining");
-            let delay = tokio::time::sleep(config.drain_delay);
-            ending.stop.run_until_cancelled(delay).await;
-        }
-        ending.stop.cancel();
-        let _ = serving.await;
+    let delay = if mismatch.is_none() {
+        config.drain_delay
+    } else {
+        Duration::ZERO
     };
-    tokio::pin!(drained);
-    tokio::select! {
-        () = &mut drained => {}
-        () = stop.received() => {
-            tracing::warn!("told to end again: not waiting for answers in flight");
-            ending.stop.cancel();
-            ending.cut.cancel();
-            drained.await;
-        }
-    }
+    end(&mut stop, &ending, delay, serving).await;
     stop_flushing.cancel();
     let _ = flushing.await;
     if flusher.drain(FLUSH_PATIENCE).await {
@@ -199,6 +185,29 @@ pub async fn run(config: Config) -> Result<(), RunError> {
     }
     admin.abort();
     mismatch.map_or(Ok(()), |mismatch| Err(mismatch.into()))
+}
+
+/// Goes on accepting for `delay`, then waits until all is answered, unless it is told to end again.
+async fn end(
+    stop: &mut StopSignal,
+    ending: &Ending,
+    delay: Duration,
+    mut serving: tokio::task::JoinHandle<()>,
+) {
+    let ended = async {
+        tracing::info!(delay_seconds = delay.as_secs(), "draining");
+        tokio::time::sleep(delay).await;
+        ending.stop.cancel();
+        let _ = (&mut serving).await;
+    };
+    tokio::select! {
+        () = ended => return,
+        () = stop.received() => {}
+    }
+    tracing::warn!("told to end again: not waiting for answers in flight");
+    ending.stop.cancel();
+    ending.cut.cancel();
+    let _ = serving.await;
 }
 
 /// What asks the upstreams.

@@ -73,14 +73,13 @@ impl Service for Frontend {
         let received_at = Instant::now();
         let request_id = Uuid::now_v7();
         let route = target(request.uri().path()).route;
-        let dispatched = match refused_length(length) {
-            Some(refusal) => Err(refusal),
-            None => {
-                // A connection keeps room for the largest future that it ever polls: on the heap it is gone when it is done.
-                let dispatched = Box::pin(self.dispatch(request, route, request_id, received_at));
-                let dispatched = self.cut.run_until_cancelled(dispatched).await;
-                dispatched.unwrap_or_else(|| Err(interrupted()))
-            }
+        let dispatched = if let Some(refusal) = refused_length(length) {
+            Err(refusal)
+        } else {
+            // A connection keeps room for the largest future that it ever polls: on the heap it is gone when it is done.
+            let dispatched = Box::pin(self.dispatch(request, route, request_id, received_at));
+            let dispatched = self.cut.run_until_cancelled(dispatched).await;
+            dispatched.unwrap_or_else(|| Err(interrupted()))
         };
         match dispatched {
             Ok(response) => response,

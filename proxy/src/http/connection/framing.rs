@@ -36,15 +36,13 @@ struct State {
     /// What arrived of a head so far, where it comes in pieces.
     pieces: Vec<u8>,
     scan: HeadScan,
-    /// A head grew beyond the longest, which is somebody else's to refuse.
-    is_overlong: bool,
     /// Whether the head that nobody has asked about yet says its length twice.
     verdict: Option<bool>,
     /// What arrived since that head's end.
     since: Since,
     /// The length of the current body; `None` when it is chunked.
     declared: Option<u64>,
-    /// A request was answered whose body had not ended.
+    /// A request was answered whose body had not ended, or a head grew beyond the longest, which is somebody else's to refuse.
     is_unread: bool,
     /// Where heads begin is not known any more.
     is_lost: bool,
@@ -79,7 +77,6 @@ impl Framing {
             at_head: true,
             pieces: Vec::new(),
             scan: HeadScan::default(),
-            is_overlong: false,
             verdict: None,
             since: Since::default(),
             declared: None,
@@ -145,7 +142,7 @@ impl Framing {
     pub(in crate::http) fn expects_more(&self) -> bool {
         let state = self.0.lock();
         // A head that nobody asked about was refused by hyper.
-        state.is_unread || state.is_overlong || !state.pieces.is_empty() || state.verdict.is_some()
+        state.is_unread || !state.pieces.is_empty() || state.verdict.is_some()
     }
 }
 
@@ -166,7 +163,7 @@ impl State {
         }
         if self.pieces.len() > self.longest_head {
             self.pass();
-            self.is_overlong = true;
+            self.is_unread = true;
         }
     }
 
