@@ -186,7 +186,8 @@ async fn a_start_after_its_pool_was_deleted_serves_nobody_of_the_mirror() {
         .unwrap();
 
     let mut second = world.spawn(&[]);
-    let (_, refused) = until_answered(&second, world.key.expose()).await;
+    let refused = until_answered(&second, world.key.expose()).await;
+    let refused: serde_json::Value = refused.json().await.unwrap();
     assert_eq!(refused["error"]["type"], "overloaded_error", "{refused}");
     assert_eq!(second.admin("/readyz").await.unwrap().0, 503);
     // Nor when the database is away at the next start.
@@ -194,16 +195,16 @@ async fn a_start_after_its_pool_was_deleted_serves_nobody_of_the_mirror() {
     assert!(second.ended().await.success());
     world.postgres.stop();
     let third = world.spawn(&[]);
-    let (status, _) = until_answered(&third, world.key.expose()).await;
-    assert_eq!(status, 503);
+    let refused = until_answered(&third, world.key.expose()).await;
+    assert_eq!(refused.status(), 503);
 }
 
 /// The first answer of a proxy that starts.
-async fn until_answered(proxy: &support::Proxy, key: &str) -> (u16, serde_json::Value) {
+async fn until_answered(proxy: &support::Proxy, key: &str) -> reqwest::Response {
     let until = std::time::Instant::now() + support::within();
     loop {
         if let Ok(response) = support::try_send(proxy, key, &message("again", false)).await {
-            return (response.status().as_u16(), response.json().await.unwrap());
+            return response;
         }
         assert!(std::time::Instant::now() < until, "it does not listen");
         tokio::time::sleep(Duration::from_millis(10)).await;
