@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# soak.sh: the proxy under a steady load for $MINUTES (30), at $RATE (100) requests a second, while everything fails in turn;
+# soak.sh [ARGUMENT...]: the proxy under a steady load for $MINUTES (30), at $RATE (100) requests a second, while everything fails in turn;
 # fails when memory grows or a usage row is missing.
 # shellcheck source=hack/lib.sh
 . "$(dirname "$0")/lib.sh"
@@ -7,10 +7,10 @@
 . "$ROOT/hack/bench/lib.sh"
 
 main() {
-  install_packages taskset=util-linux psql=postgresql-client
+  install_packages psql=postgresql-client
   bench_programs
   ulimit -n "$(ulimit -Hn)"
-  "$ROOT/hack/with-postgres.sh" "$ROOT/hack/bench/soak.sh"
+  "$ROOT/hack/with-postgres.sh" "$ROOT/hack/bench/soak.sh" "$@"
 }
 
 main "$@"

@@ -15,6 +15,7 @@ use spillway_proxy::adapter::bedrock_relay::{Operation, count_body};
 use spillway_proxy::http::bedrock_head::bedrock_head;
 use spillway_proxy::http::body::{self, ByteBudget, MAX_BODY_BYTES};
 use spillway_proxy::http::head;
+use spillway_proxy::http::model_list::PlanPage;
 use spillway_proxy::routing::estimate_input_tokens;
 
 use super::input::{in_pieces, pieces};
@@ -60,6 +61,25 @@ pub fn request_head(data: &[u8]) {
     if let Some(tokens) = estimate_input_tokens(data) {
         // Everything has its own bound, and nothing is smaller than its field.
         assert!(tokens <= 3_000 + 1_600 * data.len() as u64);
+    }
+}
+
+/// Pages of the Plan's list of models: each model as it is, under its own id.
+pub fn model_page(data: &[u8]) {
+    let Some(page) = PlanPage::parse(data) else {
+        return;
+    };
+    let value: Value = serde_json::from_slice(data).expect("a page is JSON");
+    let listed = value["data"].as_array().expect("a page has a list");
+    assert!(page.models.len() <= listed.len());
+    if page.next.is_some() {
+        assert_eq!(value["has_more"], true);
+    }
+    for model in page.models {
+        let id = model.id().to_owned();
+        let model: Value = serde_json::from_slice(&model.into_json()).expect("a model is JSON");
+        assert_eq!(model["id"].as_str(), Some(id.as_str()));
+        assert!(listed.contains(&model));
     }
 }
 

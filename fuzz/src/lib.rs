@@ -2,10 +2,12 @@
 //! the inputs in `seeds/` are run by the proxy's tests as well.
 
 mod bodies;
+mod heads;
 mod input;
 mod streams;
 
-pub use bodies::{bedrock_request, converse_request, gzip_body, request_head};
+pub use bodies::{bedrock_request, converse_request, gzip_body, model_page, request_head};
+pub use heads::wire_head;
 pub use streams::{converse_stream, event_stream, invoke_stream, sse};
 
 /// A target's name and function.
@@ -19,6 +21,8 @@ pub const TARGETS: &[Target] = &[
     ("event_stream", event_stream),
     ("gzip_body", gzip_body),
     ("invoke_stream", invoke_stream),
+    ("model_page", model_page),
     ("request_head", request_head),
     ("sse", sse),
+    ("wire_head", wire_head),
 ];

@@ -105,6 +105,12 @@ pub struct RunFlags {
     /// Its entry [PROXY_DATABASE_LISTEN_SECRET_KEY] [default: url]
     #[arg(long, value_name = "KEY")]
     database_listen_secret_key: Option<String>,
+    /// Secret in each pool namespace with what requests must have in x-origin-verify [PROXY_ORIGIN_VERIFY_SECRET_NAME]
+    #[arg(long, value_name = "SECRET")]
+    origin_verify_secret_name: Option<String>,
+    /// Its entry [PROXY_ORIGIN_VERIFY_SECRET_KEY] [default: secret]
+    #[arg(long, value_name = "KEY")]
+    origin_verify_secret_key: Option<String>,
     /// Name of this replica, in the Lease and in Events [PROXY_REPLICA] [default: the host name, which is the pod's]
     #[arg(long, value_name = "NAME")]
     replica: Option<String>,
@@ -142,6 +148,14 @@ impl RunFlags {
             (
                 "PROXY_DATABASE_LISTEN_SECRET_KEY",
                 self.database_listen_secret_key,
+            ),
+            (
+                "PROXY_ORIGIN_VERIFY_SECRET_NAME",
+                self.origin_verify_secret_name,
+            ),
+            (
+                "PROXY_ORIGIN_VERIFY_SECRET_KEY",
+                self.origin_verify_secret_key,
             ),
             ("PROXY_REPLICA", self.replica),
         ];

@@ -325,8 +325,24 @@ fn number<F: Fn(&str) -> Option<String>>(
 /// Libraries that would write headers or bodies when they are asked for details are kept out of the log, whatever the level.
 const QUIET: &str = "h2=info,hyper=info,hyper_util=info,reqwest=info,rustls=info,sqlx=info,aws_config=info,aws_runtime=info,aws_sdk_bedrockruntime=info,aws_sdk_kms=info,aws_smithy_runtime=info,aws_smithy_runtime_api=info,aws_smithy_http=info,aws_smithy_eventstream=info,aws_smithy_http_client=info,aws_sigv4=info";
 
+/// Whether a directive says more than [`QUIET`] where that is not to be: it would win, being the more specific one. So would a
+/// directive on spans, in whatever library they are open.
+fn breaks_silence(directive: &str) -> bool {
+    let target = directive.split('=').next().unwrap_or_default().trim();
+    let is_quiet = |quiet: &str| {
+        let library = quiet.split('=').next().unwrap_or_default();
+        target
+            .strip_prefix(library)
+            .is_some_and(|rest| rest.is_empty() || rest.starts_with(':'))
+    };
+    directive.contains(['[', ']', '{', '}']) || QUIET.split(',').any(is_quiet)
+}
+
 fn log_level<F: Fn(&str) -> Option<String>>(vars: &mut Vars<F>) -> String {
     let level = vars.text("LOG_LEVEL").unwrap_or_else(|| "info".to_owned());
+    if let Some(directive) = level.split(',').find(|directive| breaks_silence(directive)) {
+        vars.problem("LOG_LEVEL", format!("`{directive}` could show what must stay out of logs: leave out spans in [] and the libraries that see headers and bodies"));
+    }
     let filter = format!("{level},{QUIET}");
     if tracing_subscriber::EnvFilter::try_new(&filter).is_err() {
         vars.problem("LOG_LEVEL", format!("`{level}` is no log level: use error, warn, info, debug, or a filter such as info,spillway_proxy=debug"));

@@ -1,7 +1,8 @@
 //! The process from its start to its end.
 //!
 //! Start: configuration, listeners bound, spool opened, keys loaded, then served. End, on SIGTERM: not ready at once, requests
-//! still taken while endpoints are removed, then no new connections, answers in flight finished, the spool flushed, exit 0.
+//! still taken while endpoints are removed, then no new connections, answers in flight finished, the spool flushed, exit 0. Told a
+//! second time, it cuts off the answers in flight at once.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -24,10 +25,11 @@ use crate::adapter::{HttpClients, HttpSettings, TlsSetupError};
 use crate::call::PoolView;
 use crate::config::{Config, Encryption};
 use crate::directory::{self, Directory, DirectorySettings, SecretMismatch};
+use crate::http::Frontend;
 use crate::http::admin::{self, Health};
 use crate::http::auth::OriginVerify;
 use crate::http::body::ByteBudget;
-use crate::http::{Frontend, server};
+use crate::http::server::{self, Ending};
 use crate::metering::{Clock, Flusher, Meter, Spool, SpoolError};
 use crate::metrics::Metrics;
 use crate::routing::{
@@ -141,9 +143,10 @@ pub async fn run(config: Config) -> Result<(), RunError> {
         let (flusher, stop) = (Arc::clone(&flusher), stop_flushing.clone());
         async move { flusher.run(&stop).await }
     });
+    let ending = Ending::default();
     let frontend = Arc::new(Frontend {
         directory,
-        meter: Meter::new(Arc::clone(&spool), Arc::clone(&metrics)),
+        meter: Meter::new(Arc::clone(&spool), Arc::clone(&metrics), ending.cut.clone()),
         router: upstreams.router,
         bedrock_format: upstreams.bedrock_format,
         counter: upstreams.counter,
@@ -152,12 +155,12 @@ pub async fn run(config: Config) -> Result<(), RunError> {
         body_budget: ByteBudget::new(config.body_budget, metrics.body_bytes.clone()),
         origin_verify: OriginVerify::new(config.origin_verify.as_ref()),
         metrics,
+        cut: ending.cut.clone(),
     });
-    let stop_accepting = CancellationToken::new();
     let serving = tokio::spawn(server::serve(
         public,
         frontend,
-        stop_accepting.clone(),
+        ending.clone(),
         config.shutdown_grace,
     ));
     tracing::info!(listen = %config.listen_addr, admin = %config.admin_addr, "serving");
@@ -167,12 +170,12 @@ pub async fn run(config: Config) -> Result<(), RunError> {
         Ok(mismatch) = &mut watching.mismatch => Some(mismatch),
     };
     health.drain();
-    if mismatch.is_none() {
-        tracing::info!(delay_seconds = config.drain_delay.as_secs(), "draining");
-        tokio::time::sleep(config.drain_delay).await;
-    }
-    stop_accepting.cancel();
-    let _ = serving.await;
+    let delay = if mismatch.is_none() {
+        config.drain_delay
+    } else {
+        Duration::ZERO
+    };
+    end(&mut stop, &ending, delay, serving).await;
     stop_flushing.cancel();
     let _ = flushing.await;
     if flusher.drain(FLUSH_PATIENCE).await {
@@ -185,6 +188,29 @@ pub async fn run(config: Config) -> Result<(), RunError> {
     }
     admin.abort();
     mismatch.map_or(Ok(()), |mismatch| Err(mismatch.into()))
+}
+
+/// Goes on accepting for `delay`, then waits until all is answered, unless it is told to end again.
+async fn end(
+    stop: &mut StopSignal,
+    ending: &Ending,
+    delay: Duration,
+    mut serving: tokio::task::JoinHandle<()>,
+) {
+    let ended = async {
+        tracing::info!(delay_seconds = delay.as_secs(), "draining");
+        tokio::time::sleep(delay).await;
+        ending.stop.cancel();
+        let _ = (&mut serving).await;
+    };
+    tokio::select! {
+        () = ended => return,
+        () = stop.received() => {}
+    }
+    tracing::warn!("told to end again: not waiting for answers in flight");
+    ending.stop.cancel();
+    ending.cut.cancel();
+    let _ = serving.await;
 }
 
 /// What asks the upstreams.

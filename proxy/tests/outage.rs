@@ -170,3 +170,43 @@ async fn another_secret_than_the_rows_were_made_with_stops_the_start() {
         assert!(!proxy.log().contains(value));
     }
 }
+
+#[tokio::test]
+async fn a_start_after_its_pool_was_deleted_serves_nobody_of_the_mirror() {
+    let mut world = World::create().await;
+    let mut first = world.start().await;
+    let response = send(&first, world.key.expose(), &message("before", false)).await;
+    assert_eq!(response.status(), 200);
+    world.rows(1).await;
+    first.terminate();
+    assert!(first.ended().await.success());
+    sqlx::query("DELETE FROM pools")
+        .execute(&world.tenant.database)
+        .await
+        .unwrap();
+
+    let mut second = world.spawn(&[]);
+    let refused = until_answered(&second, world.key.expose()).await;
+    let refused: serde_json::Value = refused.json().await.unwrap();
+    assert_eq!(refused["error"]["type"], "overloaded_error", "{refused}");
+    assert_eq!(second.admin("/readyz").await.unwrap().0, 503);
+    // Nor when the database is away at the next start.
+    second.terminate();
+    assert!(second.ended().await.success());
+    world.postgres.stop();
+    let third = world.spawn(&[]);
+    let refused = until_answered(&third, world.key.expose()).await;
+    assert_eq!(refused.status(), 503);
+}
+
+/// The first answer of a proxy that starts.
+async fn until_answered(proxy: &support::Proxy, key: &str) -> reqwest::Response {
+    let until = std::time::Instant::now() + support::within();
+    loop {
+        if let Ok(response) = support::try_send(proxy, key, &message("again", false)).await {
+            return response;
+        }
+        assert!(std::time::Instant::now() < until, "it does not listen");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}

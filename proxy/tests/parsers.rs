@@ -78,6 +78,26 @@ const CONVERSE: &[&str] = &[
     "\n",
 ];
 
+/// Lines of heads, and what comes behind them.
+const HEADS: &[&str] = &[
+    "POST /v1/messages HTTP/1.1\r\n",
+    "GET / HTTP/1.1\n",
+    "host: x\r\n",
+    "content-length: 5\r\n",
+    "Content-Length: 5\n",
+    "transfer-encoding: chunked\r\n",
+    "Transfer-Encoding:chunked\n",
+    "x-content-length: 1\r\n",
+    "x: content-length: 1\r\n",
+    "content-length\r\n",
+    "hello",
+    "0\r\n",
+    "\r\n",
+    "\n",
+    "\r",
+    " ",
+];
+
 /// Some of these parts, behind the byte that says how they are split.
 fn stream(parts: &'static [&'static str]) -> impl Strategy<Value = Vec<u8>> {
     let some = prop::collection::vec(prop::sample::select(parts), 0..24);
@@ -205,6 +225,11 @@ proptest! {
     #[test]
     fn invoke_model_is_translated_the_same_for_every_split(data in stream(INVOKE)) {
         targets::invoke_stream(&data);
+    }
+
+    #[test]
+    fn heads_end_and_say_their_length_as_the_parser_finds(data in stream(HEADS)) {
+        targets::wire_head(&data);
     }
 
     #[test]

@@ -64,7 +64,8 @@ async fn begin(fault: Fault, fakes: &FakeUpstreams, database_url: &str) {
         }
         Fault::PlanStalls => fakes
             .plan
-            .push(with(Point::Start, Action::Stall { ms: 1500 })),
+            // Longer than streams are waited for, and not as long as whole answers are.
+            .push(with(Point::Start, Action::Stall { ms: 5000 })),
         Fault::BothThrottle => {
             fakes.plan.push(Rule::forever(Failure::status(429)));
             fakes.bedrock.push(Rule::forever(Failure::status(429)));

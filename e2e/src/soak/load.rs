@@ -1,6 +1,5 @@
 //! Requests at a steady rate, each with a name of its own.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -18,16 +17,55 @@ use tokio_util::task::TaskTracker;
 /// No answer of a fake takes nearly so long.
 const LIMIT: Duration = Duration::from_mins(1);
 
-/// How requests ended, by what the client saw.
-pub(super) type Endings = BTreeMap<String, u64>;
+/// How a request ended, as its client saw it.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Ending {
+    /// An answer to its end.
+    Whole,
+    /// A stream that says why it has no other end.
+    ErrorEvent,
+    /// Its client left a stream after the first bytes.
+    Left,
+    /// Refused because both upstreams throttle.
+    Throttled(u16),
+    /// Refused otherwise.
+    Refused(u16),
+    /// A stream that ended without an end.
+    Incomplete,
+    /// An answer that broke off.
+    CutOff(String),
+    /// Nothing.
+    Unanswered(String),
+}
+
+impl Ending {
+    /// Whether one of the faults explains it.
+    pub(super) fn is_explained(&self) -> bool {
+        matches!(
+            self,
+            Self::Whole | Self::ErrorEvent | Self::Left | Self::Throttled(_)
+        )
+    }
+
+    /// Whether the proxy must have admitted the request, and so have written a row.
+    pub(super) fn is_admitted(&self) -> bool {
+        !matches!(self, Self::Refused(_) | Self::Unanswered(_))
+    }
+}
+
+/// A request by its name.
+#[derive(Debug, Clone)]
+pub(super) struct Sent {
+    pub(super) name: String,
+    pub(super) ending: Ending,
+}
 
 /// Sends requests.
 #[derive(Clone)]
 pub(super) struct Sender {
     client: Client<HttpConnector, Full<Bytes>>,
     url: Arc<str>,
-    sent: Arc<Mutex<Vec<String>>>,
-    endings: Arc<Mutex<Endings>>,
+    sent: Arc<Mutex<Vec<Sent>>>,
 }
 
 impl Sender {
@@ -38,7 +76,6 @@ impl Sender {
             client: Client::builder(TokioExecutor::new()).build(connector),
             url: url.into(),
             sent: Arc::default(),
-            endings: Arc::default(),
         }
     }
 
@@ -57,26 +94,21 @@ impl Sender {
         requests.wait().await;
     }
 
-    /// The names of all requests that the proxy answered with a head, or should have.
-    pub(super) fn sent(&self) -> Vec<String> {
+    /// All requests so far that have ended.
+    pub(super) fn sent(&self) -> Vec<Sent> {
         self.sent.lock().clone()
-    }
-
-    pub(super) fn endings(&self) -> Endings {
-        self.endings.lock().clone()
     }
 
     async fn send(&self, number: u64) {
         let name = format!("soak-{number}");
-        self.sent.lock().push(name.clone());
         let ending = timeout(LIMIT, self.exchange(&name, number))
             .await
-            .unwrap_or_else(|_| "no answer".to_owned());
-        *self.endings.lock().entry(ending).or_default() += 1;
+            .unwrap_or_else(|_| Ending::Unanswered("no end in time".to_owned()));
+        self.sent.lock().push(Sent { name, ending });
     }
 
     /// Three of four are streams; of these one in twenty is left by its client after the first bytes.
-    async fn exchange(&self, name: &str, number: u64) -> String {
+    async fn exchange(&self, name: &str, number: u64) -> Ending {
         let is_stream = !number.is_multiple_of(4);
         let body = json!({
             "model": "claude-sonnet-4-5-20250929", "max_tokens": 256, "stream": is_stream,
@@ -90,11 +122,11 @@ impl Sender {
             .header("x-claude-code-session-id", name)
             .body(Full::new(Bytes::from(body.to_string())));
         let Ok(request) = request else {
-            return "no request".to_owned();
+            return Ending::Unanswered("no request".to_owned());
         };
         let response = match self.client.request(request).await {
             Ok(response) => response,
-            Err(error) => return format!("no answer: {error}"),
+            Err(error) => return Ending::Unanswered(error.to_string()),
         };
         let status = response.status().as_u16();
         let mut body = response.into_body();
@@ -102,20 +134,19 @@ impl Sender {
         while let Some(frame) = body.frame().await {
             match frame {
                 Ok(frame) => text.extend_from_slice(frame.data_ref().map_or(&[], |data| &data[..])),
-                Err(error) => return format!("{status}, cut off: {error}"),
+                Err(error) => return Ending::CutOff(error.to_string()),
             }
-            if is_stream && number % 20 == 1 {
-                return format!("{status}, left by its client");
+            if status == 200 && is_stream && number % 20 == 1 {
+                return Ending::Left;
             }
         }
         let text = String::from_utf8_lossy(&text);
-        let ending = match (status, is_stream) {
-            (200, true) if text.contains("event: error") => "ended with an error event",
-            (200, true) if text.contains("event: message_stop") => "whole",
-            (200, true) => "incomplete",
-            (200, false) => "whole",
-            _ => "refused",
-        };
-        format!("{status}, {ending}")
+        match (status, is_stream) {
+            (200, true) if text.contains("event: error") => Ending::ErrorEvent,
+            (200, true) if !text.contains("event: message_stop") => Ending::Incomplete,
+            (200, _) => Ending::Whole,
+            (429 | 529, _) => Ending::Throttled(status),
+            _ => Ending::Refused(status),
+        }
     }
 }

@@ -1,11 +1,13 @@
 //! The usage rows, compared with what was sent.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::io;
 use std::time::Duration;
 
 use tokio::process::Command;
 use tokio::time::{Instant, sleep};
+
+use super::load::Sent;
 
 /// How long the last rows may take.
 const LIMIT: Duration = Duration::from_mins(1);
@@ -14,17 +16,17 @@ const LIMIT: Duration = Duration::from_mins(1);
 #[derive(Debug, Default)]
 pub(super) struct Comparison {
     pub(super) rows: usize,
-    /// Requests without a row.
+    /// Requests that were admitted, without a row.
     pub(super) lost: Vec<String>,
     /// Requests with more than one.
     pub(super) twice: Vec<String>,
 }
 
-/// Waits until every request of `sent` has its row, or long enough.
+/// Waits until every request of `sent` that was admitted has its row, or long enough.
 ///
 /// # Errors
 /// The database cannot be asked.
-pub(super) async fn compare(database_url: &str, sent: &[String]) -> io::Result<Comparison> {
+pub(super) async fn compare(database_url: &str, sent: &[Sent]) -> io::Result<Comparison> {
     let until = Instant::now() + LIMIT;
     loop {
         let comparison = against(sent, &read(database_url).await?);
@@ -49,18 +51,17 @@ async fn read(database_url: &str) -> io::Result<String> {
     String::from_utf8(output.stdout).map_err(io::Error::other)
 }
 
-fn against(sent: &[String], rows: &str) -> Comparison {
+fn against(sent: &[Sent], rows: &str) -> Comparison {
     let mut counts: HashMap<&str, usize> = HashMap::new();
     for name in rows.lines() {
         *counts.entry(name).or_default() += 1;
     }
-    let names: HashSet<&str> = sent.iter().map(String::as_str).collect();
     Comparison {
         rows: counts.values().sum(),
-        lost: names
+        lost: sent
             .iter()
-            .filter(|name| !counts.contains_key(*name))
-            .map(ToString::to_string)
+            .filter(|sent| sent.ending.is_admitted() && !counts.contains_key(sent.name.as_str()))
+            .map(|sent| sent.name.clone())
             .collect(),
         twice: counts
             .iter()
@@ -73,13 +74,28 @@ fn against(sent: &[String], rows: &str) -> Comparison {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::soak::load::Ending;
 
     #[test]
-    fn every_request_has_one_row() {
-        let sent = ["soak-0", "soak-1", "soak-2"].map(str::to_owned);
-        let compared = against(&sent, "soak-0\nsoak-2\nsoak-2\n");
-        assert_eq!(compared.rows, 3);
-        assert_eq!(compared.lost, ["soak-1"]);
+    fn every_admitted_request_has_one_row_and_no_other_more_than_one() {
+        let sent: Vec<Sent> = [
+            Ending::Whole,
+            Ending::CutOff("reset".to_owned()),
+            Ending::Left,
+            Ending::Unanswered("refused".to_owned()),
+            Ending::Refused(503),
+            Ending::Throttled(429),
+        ]
+        .into_iter()
+        .enumerate()
+        .map(|(number, ending)| Sent {
+            name: format!("soak-{number}"),
+            ending,
+        })
+        .collect();
+        let compared = against(&sent, "soak-0\nsoak-2\nsoak-2\nsoak-3\n");
+        assert_eq!(compared.rows, 4);
+        assert_eq!(compared.lost, ["soak-1", "soak-5"]);
         assert_eq!(compared.twice, ["soak-2"]);
     }
 }

@@ -1,5 +1,6 @@
 //! The soak from its start to its verdict.
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
@@ -11,7 +12,7 @@ use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep};
 
 use super::faults::inject;
-use super::load::Sender;
+use super::load::{Ending, Sender};
 use super::memory::{early_and_late, watch};
 use super::rows::compare;
 use crate::upstream::{Config, FakeUpstreams, StartError};
@@ -64,7 +65,7 @@ impl Drop for Proxy {
 /// Runs the soak and returns its report.
 ///
 /// # Errors
-/// Memory grew, a usage row is missing or there twice, or nothing could be measured.
+/// Memory grew, a usage row is missing or there twice, a request ended as no fault explains, or nothing could be measured.
 pub async fn run(options: &Options) -> Result<String, SoakError> {
     let fakes = FakeUpstreams::start_with(Config {
         journal_bytes: 0,
@@ -91,8 +92,12 @@ pub async fn run(options: &Options) -> Result<String, SoakError> {
         options.duration.as_secs() / 60,
         options.rate
     );
-    for (ending, count) in sender.endings() {
-        let _ = writeln!(report, "  {count:>8}  {ending}");
+    let mut endings: BTreeMap<Ending, usize> = BTreeMap::new();
+    for sent in &sent {
+        *endings.entry(sent.ending.clone()).or_default() += 1;
+    }
+    for (ending, count) in &endings {
+        let _ = writeln!(report, "  {count:>8}  {ending:?}");
     }
     let megabytes = |bytes: u64| bytes / 1024 / 1024;
     let most = samples
@@ -115,6 +120,10 @@ pub async fn run(options: &Options) -> Result<String, SoakError> {
     let verdicts = [
         (!compared.lost.is_empty(), "usage rows are missing"),
         (!compared.twice.is_empty(), "usage rows are there twice"),
+        (
+            endings.keys().any(|ending| !ending.is_explained()),
+            "requests ended as no fault explains",
+        ),
         (
             late * 100 > early * (100 + TOLERATED_PERCENT),
             "memory grows",
@@ -153,6 +162,7 @@ async fn start(options: &Options, fakes: &FakeUpstreams) -> Result<(Proxy, Socke
         .env("AWS_ENDPOINT_URL_BEDROCK_RUNTIME", &fakes.bedrock_url)
         .env("PROXY_SPOOL_DIR", options.dir.join("spool"))
         .env("PROXY_CIRCUIT_RESET_TIMEOUT", "5")
+        .env("PROXY_PLAN_FIRST_BYTE_TIMEOUT", "2")
         .env("PROXY_DRAIN_DELAY", "0")
         .stdin(Stdio::null())
         .stdout(log.try_clone()?)

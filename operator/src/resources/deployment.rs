@@ -32,8 +32,9 @@ const SPOOL_DIR: &str = "/var/lib/spillway";
 const CONTAINER: &str = "proxy";
 /// Any user but root; the image has no user of its own.
 const USER: i64 = 65532;
-/// Longest time that a request may take, streams included, and a little to flush usage afterwards.
-const GRACE_SECONDS: i64 = 660;
+/// What ending takes besides the proxy's own waits: until the pod is unpublished, its last words to clients that are cut off,
+/// and its usage flushed.
+const END_SECONDS: i64 = 58;
 /// Time for every node to learn that a pod takes no more requests, before it is told to stop.
 const UNPUBLISH_SECONDS: i64 = 5;
 
@@ -86,7 +87,11 @@ fn pod(pool: &ProxyPool, inputs: &DeploymentInputs<'_>) -> PodSpec {
         service_account_name: Some(pool_object_name(&pool.name_any())),
         automount_service_account_token: Some(false),
         enable_service_links: Some(false),
-        termination_grace_period_seconds: Some(GRACE_SECONDS),
+        termination_grace_period_seconds: Some(
+            i64::try_from(inputs.settings.end.as_secs())
+                .unwrap_or(i64::MAX)
+                .saturating_add(END_SECONDS),
+        ),
         security_context: Some(PodSecurityContext {
             run_as_non_root: Some(true),
             run_as_user: Some(USER),
@@ -188,6 +193,8 @@ fn environment(pool: &ProxyPool, inputs: &DeploymentInputs<'_>) -> Vec<EnvVar> {
             .encryption
             .map(|key| secret("PROXY_LOCAL_ENCRYPTION_KEY", key)),
     );
+    let origin = inputs.settings.origin_verify_secret.as_ref();
+    variables.extend(origin.map(|origin| secret("PROXY_ORIGIN_VERIFY_SECRET", origin)));
     let own: Vec<_> = variables
         .iter()
         .map(|variable| variable.name.clone())
@@ -261,6 +268,8 @@ fn default_resources() -> ResourceRequirements {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use serde_json::json;
     use spillway_core::domain::upstream::AllowedUpstreams;
 
@@ -279,6 +288,8 @@ mod tests {
                 name: "spillway-database".into(),
                 key: "direct-url".into(),
             }),
+            origin_verify_secret: None,
+            end: Duration::from_secs(602),
             kms_key_id: None,
             allowed_upstreams: AllowedUpstreams::default(),
             environment: [("PROXY_LOG_LEVEL", "debug"), ("PROXY_POOL", "never")]
@@ -345,6 +356,46 @@ mod tests {
             None,
         );
         assert_eq!(plain, told);
+    }
+
+    #[test]
+    fn a_proxys_own_end_and_the_front_doors_secret_are_the_pods_too() {
+        let settings = ProxySettings {
+            end: Duration::from_secs(30),
+            origin_verify_secret: Some(SecretKey {
+                name: "front-door".into(),
+                key: "secret".into(),
+            }),
+            ..settings()
+        };
+        let hasher = SecretKey {
+            name: "spillway-key-hasher".into(),
+            key: "secret".into(),
+        };
+        let inputs = DeploymentInputs {
+            settings: &settings,
+            cluster_id: "cluster-1",
+            hasher: &hasher,
+            encryption: None,
+        };
+        let pod = deployment(&pool(&json!({})), &inputs)
+            .spec
+            .unwrap()
+            .template
+            .spec
+            .unwrap();
+        assert_eq!(pod.termination_grace_period_seconds, Some(88));
+        let origin = pod.containers[0]
+            .env
+            .iter()
+            .flatten()
+            .find(|variable| variable.name == "PROXY_ORIGIN_VERIFY_SECRET")
+            .unwrap();
+        let reference = origin.value_from.as_ref().unwrap().secret_key_ref.as_ref();
+        assert_eq!(
+            (origin.value.as_deref(), reference.unwrap().name.as_str()),
+            (None, "front-door")
+        );
     }
 
     #[test]

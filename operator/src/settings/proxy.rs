@@ -1,6 +1,7 @@
 //! What proxies are made of.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use spillway_core::domain::upstream::AllowedUpstreams;
 use spillway_core::env::Vars;
@@ -12,6 +13,11 @@ use super::words::Lookup;
 const DEFAULT_DATABASE_SECRET: &str = "spillway-database";
 /// Its entry, when nothing else is said.
 const DEFAULT_DATABASE_SECRET_KEY: &str = "url";
+/// The entry of the Secret with what requests prove that they came through the front door, when nothing else is said.
+const DEFAULT_ORIGIN_VERIFY_KEY: &str = "secret";
+/// `PROXY_DRAIN_DELAY` and `PROXY_SHUTDOWN_GRACE` of proxies that are told nothing.
+const DRAIN_DELAY: u32 = 2;
+const SHUTDOWN_GRACE: Duration = Duration::from_mins(10);
 
 /// Variables of the operator's own environment that its proxies get as they are. A pool's fields win over them. No
 /// secrets: those reach a proxy by reference.
@@ -25,14 +31,18 @@ const PASSED_ON: &[&str] = &[
     "PROXY_ACCESS_KEY_CACHE_TTL",
     "PROXY_BEDROCK_KEY_CACHE_TTL",
     "PROXY_ALLOWED_UPSTREAMS",
-    "PROXY_TRUSTED_PROXIES",
     "PROXY_PLAN_HOLD_BACK",
     "PROXY_PLAN_CONNECT_TIMEOUT",
     "PROXY_PLAN_FIRST_BYTE_TIMEOUT",
     "PROXY_PLAN_REQUEST_TIMEOUT",
     "PROXY_STREAM_IDLE_TIMEOUT",
+    "PROXY_DRAIN_DELAY",
+    "PROXY_SHUTDOWN_GRACE",
+    "PROXY_BODY_BUDGET_MB",
+    "PROXY_SPOOL_MAX_RECORDS",
     "PROXY_KMS_KEY_ID",
     "PROXY_LOG_LEVEL",
+    "AWS_ENDPOINT_URL",
     "AWS_ENDPOINT_URL_BEDROCK_RUNTIME",
     "AWS_ENDPOINT_URL_KMS",
     "AWS_REGION",
@@ -49,6 +59,11 @@ pub struct ProxySettings {
     pub database_secret: SecretKey,
     /// The Secret, in the pool's namespace, that holds their `PROXY_DATABASE_LISTEN_URL`, if they need one.
     pub database_listen_secret: Option<SecretKey>,
+    /// The Secret, in the pool's namespace, that holds their `PROXY_ORIGIN_VERIFY_SECRET`, if requests must prove that they
+    /// came through the front door.
+    pub origin_verify_secret: Option<SecretKey>,
+    /// How long their own end may take: requests are still accepted for a while, then finished.
+    pub end: Duration,
     /// The AWS KMS key that credentials are sealed with, if any.
     pub kms_key_id: Option<String>,
     /// The upstreams that the proxies may reach; what a pool names is checked against it.
@@ -93,6 +108,16 @@ impl ProxySettings {
                 name,
                 key: entry(vars, "DATABASE_LISTEN_SECRET_KEY"),
             }),
+            origin_verify_secret: vars
+                .text("ORIGIN_VERIFY_SECRET_NAME")
+                .map(|name| SecretKey {
+                    name,
+                    key: vars
+                        .text("ORIGIN_VERIFY_SECRET_KEY")
+                        .unwrap_or_else(|| DEFAULT_ORIGIN_VERIFY_KEY.to_owned()),
+                }),
+            end: Duration::from_secs(vars.parsed::<u32>("DRAIN_DELAY", DRAIN_DELAY).into())
+                + vars.seconds("SHUTDOWN_GRACE").unwrap_or(SHUTDOWN_GRACE),
             kms_key_id: vars.text("KMS_KEY_ID"),
             allowed_upstreams: allowed_upstreams(vars, lookup),
             environment: PASSED_ON
@@ -114,8 +139,10 @@ pub(crate) fn allowed_upstreams<F: Lookup>(
     lookup: &impl Lookup,
 ) -> AllowedUpstreams {
     let listed: AllowedUpstreams = vars.optional("ALLOWED_UPSTREAMS").unwrap_or_default();
-    let bedrock =
-        lookup("AWS_ENDPOINT_URL_BEDROCK_RUNTIME").and_then(|url| Url::parse(url.trim()).ok());
+    let bedrock = ["AWS_ENDPOINT_URL_BEDROCK_RUNTIME", "AWS_ENDPOINT_URL"]
+        .into_iter()
+        .find_map(|name| lookup(name).filter(|url| !url.trim().is_empty()))
+        .and_then(|url| Url::parse(url.trim()).ok());
     let named = vars
         .optional::<Url>("PLAN_API_URL")
         .into_iter()

@@ -245,7 +245,9 @@ mod tests {
     #[test]
     fn proxies_inherit_what_concerns_them_and_no_secret() {
         let more = [
-            ("PROXY_TRUSTED_PROXIES", "10.0.0.0/8"),
+            ("PROXY_SHUTDOWN_GRACE", "30"),
+            ("PROXY_ORIGIN_VERIFY_SECRET", "swordfish"),
+            ("PROXY_ORIGIN_VERIFY_SECRET_NAME", "front-door"),
             ("PROXY_PLAN_API_KEY", "sk-ant-api03-x"),
             ("AWS_REGION", "eu-west-1"),
         ];
@@ -256,7 +258,15 @@ mod tests {
             .keys()
             .map(String::as_str)
             .collect();
-        assert_eq!(names, ["AWS_REGION", "PROXY_TRUSTED_PROXIES"]);
+        assert_eq!(names, ["AWS_REGION", "PROXY_SHUTDOWN_GRACE"]);
+        assert_eq!(settings.proxy.end.as_secs(), 32);
+        assert_eq!(
+            settings.proxy.origin_verify_secret,
+            Some(SecretKey {
+                name: "front-door".to_owned(),
+                key: "secret".to_owned(),
+            })
+        );
     }
 
     #[test]

@@ -135,3 +135,27 @@ fn the_sdks_own_variables_are_named_too_and_empty_ones_skipped() {
         "https://aws.example.com/"
     );
 }
+
+#[test]
+fn no_log_level_shows_what_libraries_see_of_secrets() {
+    for level in [
+        "info,aws_sigv4::http_request=trace",
+        "hyper=trace",
+        "h2",
+        "info, rustls::conn=debug",
+        "[request]=trace",
+        "info,spillway_proxy[{key}]=trace",
+    ] {
+        let message = config(&[("PROXY_LOG_LEVEL", level)])
+            .unwrap_err()
+            .to_string();
+        assert!(message.contains("PROXY_LOG_LEVEL: "), "{level}: {message}");
+    }
+    for level in [
+        "trace",
+        "info,spillway_proxy=debug,spillway_proxy::http=trace",
+    ] {
+        let level = config(&[("PROXY_LOG_LEVEL", level)]).unwrap().log_level;
+        assert!(level.contains("aws_sigv4=info"), "{level}");
+    }
+}

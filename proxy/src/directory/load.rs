@@ -81,8 +81,10 @@ fn compare(own: &[KeyCheck], stored: &[KeyCheck]) -> Result<(), SecretMismatch> 
 /// Why nothing was put into memory.
 #[derive(Debug)]
 pub(super) enum LoadError {
-    /// Postgres is away, or has no such pool, or does not understand.
+    /// Postgres is away, or does not understand.
     Database(Option<RepositoryError>),
+    /// Postgres answers that there is no such pool.
+    NoSuchPool,
     /// This process must not run.
     Mismatch(SecretMismatch),
     /// A change was announced meanwhile.
@@ -158,6 +160,11 @@ impl Loader {
                     wait = retry;
                     retry = (retry * 2).min(LONGEST_RETRY);
                 }
+                Err(LoadError::NoSuchPool) => {
+                    self.count("no_such_pool");
+                    wait = retry;
+                    retry = (retry * 2).min(LONGEST_RETRY);
+                }
             }
             self.directory.tried.notify_waiters();
         }
@@ -227,7 +234,9 @@ impl Loader {
                 "pool does not exist yet: waiting for it"
             );
         }
-        Err(LoadError::Database(None))
+        // What another process knew of a pool of that name is not true any more.
+        self.mirror.remove();
+        Err(LoadError::NoSuchPool)
     }
 
     /// Puts what another process knew into memory. Nothing of it counts as current.

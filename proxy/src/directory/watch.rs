@@ -128,7 +128,7 @@ pub async fn start(
     let again = match loader.load(FIRST_LOAD_TIMEOUT).await {
         Ok(again) => again,
         Err(LoadError::Mismatch(mismatch)) => return Err(mismatch),
-        Err(LoadError::Superseded) => None,
+        Err(LoadError::Superseded | LoadError::NoSuchPool) => None,
         Err(LoadError::Database(_)) => {
             loader.load_mirror().await?;
             None

@@ -7,12 +7,12 @@ use bytes::Bytes;
 use chrono::{DateTime, Utc};
 use http::Request;
 use http::request::Parts;
-use hyper::body::Incoming;
 use uuid::Uuid;
 
 use super::Frontend;
 use super::auth::presented_key;
 use super::body;
+use super::connection::RequestBody;
 use super::error::Refusal;
 use super::route::target;
 use crate::call::{Admission, Call, RequestHead};
@@ -47,7 +47,7 @@ impl Admitted {
 
 impl Frontend {
     /// Lets a request with a body in.
-    pub(super) async fn admit(&self, request: Request<Incoming>) -> Result<Admitted, Refusal> {
+    pub(super) async fn admit(&self, request: Request<RequestBody>) -> Result<Admitted, Refusal> {
         let (parts, body) = request.into_parts();
         self.origin_verify.check(&parts.headers)?;
         let presented = presented_key(target(parts.uri.path()).path_key, &parts.headers);

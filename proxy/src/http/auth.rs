@@ -1,5 +1,7 @@
 //! What a request presents as its key, and as proof that it came through the front door.
 
+use std::fmt;
+
 use http::HeaderMap;
 use http::header::AUTHORIZATION;
 use secrecy::{ExposeSecret as _, SecretString};
@@ -10,7 +12,7 @@ use crate::http::error::Refusal;
 /// The key that a request presents: in its path, else `x-api-key`, else `Authorization: Bearer`.
 pub fn presented_key<'a>(path_key: Option<&'a str>, headers: &'a HeaderMap) -> Option<&'a str> {
     path_key
-        .or_else(|| text(headers, "x-api-key"))
+        .or_else(|| text(headers, "x-api-key").filter(|key| !key.trim().is_empty()))
         .or_else(|| bearer(headers))
         .map(str::trim)
         .filter(|key| !key.is_empty())
@@ -26,8 +28,16 @@ fn bearer(headers: &HeaderMap) -> Option<&str> {
 }
 
 /// Compares `x-origin-verify` with `PROXY_ORIGIN_VERIFY_SECRET`.
-#[derive(Debug)]
 pub struct OriginVerify(Option<[u8; 32]>);
+
+impl fmt::Debug for OriginVerify {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // The digest of a secret that can be guessed tells it.
+        f.debug_struct("OriginVerify")
+            .field("is_required", &self.0.is_some())
+            .finish()
+    }
+}
 
 impl OriginVerify {
     /// Requires `secret` of every request; `None` requires nothing.
@@ -83,6 +93,8 @@ mod tests {
             presented_key(None, &headers(&[("authorization", "bearer  of-bearer ")])),
             Some("of-bearer")
         );
+        let empty = headers(&[("x-api-key", " "), ("authorization", "Bearer of-bearer")]);
+        assert_eq!(presented_key(None, &empty), Some("of-bearer"));
         for without in [
             headers(&[]),
             headers(&[("authorization", "Basic dTpw")]),
@@ -105,5 +117,6 @@ mod tests {
             assert_eq!(verify.check(&wrong).unwrap_err().status, 403);
         }
         assert!(OriginVerify::new(None).check(&headers(&[])).is_ok());
+        assert_eq!(format!("{verify:?}"), "OriginVerify { is_required: true }");
     }
 }

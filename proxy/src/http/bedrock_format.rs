@@ -7,15 +7,14 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use http::header::{HeaderValue, RETRY_AFTER};
-use http::{HeaderMap, Request, Response};
-use hyper::body::Incoming;
+use http::{HeaderMap, HeaderValue, Request, Response};
 use spillway_core::domain::bedrock::{foundation_model, is_bedrock_id, is_well_formed, names};
 use spillway_core::domain::models::ModelMapping;
 use spillway_core::domain::usage::Provider;
 use uuid::Uuid;
 
 use super::bedrock_head::bedrock_head;
+use super::connection::RequestBody;
 use super::error::{ErrorType, Refusal};
 use super::models::Answered;
 use super::route::{Route, target};
@@ -28,7 +27,7 @@ impl Frontend {
     /// Answers a call of an operation. The provider is given where nothing is metered.
     pub(super) async fn bedrock(
         &self,
-        request: Request<Incoming>,
+        request: Request<RequestBody>,
         operation: Operation,
         request_id: Uuid,
         received_at: Instant,
@@ -212,22 +211,14 @@ fn unknown_profile() -> Refusal {
 
 /// A refusal in Bedrock's shape.
 pub(super) fn refused(refusal: Refusal, request_id: Uuid) -> Response<RelayBody> {
+    let optional = refusal.headers();
     let fault = if refusal.reason == Refusal::UNKNOWN_ROUTE {
         Fault::unknown_operation(refusal.message)
     } else {
         Fault::new(refusal.status, refusal.message)
     };
     let mut headers: HeaderMap = fault.headers(request_id);
-    if let Some(seconds) = refusal.retry_after {
-        headers.insert(RETRY_AFTER, HeaderValue::from(seconds));
-    }
-    if let Some(retry) = refusal.should_retry {
-        let retry = if retry { "true" } else { "false" };
-        headers.insert("x-should-retry", HeaderValue::from_static(retry));
-    }
-    if let Some(allow) = refusal.allow {
-        headers.insert(http::header::ALLOW, HeaderValue::from_static(allow));
-    }
+    headers.extend(optional);
     let mut response = Response::new(RelayBody::whole(fault.body()));
     *response.status_mut() = fault.status;
     *response.headers_mut() = headers;

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use http::header::{CONTENT_ENCODING, CONTENT_LENGTH};
 use http::{HeaderMap, StatusCode};
 use http_body::Body;
@@ -21,9 +21,6 @@ pub const MAX_BODY_BYTES: usize = 32 * 1024 * 1024;
 const IDLE: Duration = Duration::from_mins(1);
 /// and so is one whose body is not here after this long, however it trickles.
 const TOTAL: Duration = Duration::from_mins(5);
-/// How much of a body that is too large is read and dropped, and for how long, so that its sender gets to see the 413.
-const DRAIN_BYTES: usize = 2 * MAX_BODY_BYTES;
-const DRAIN_TIME: Duration = Duration::from_secs(10);
 /// A declared length is believed up to here; beyond, memory and budget grow with what arrives.
 const MAX_UPFRONT: usize = 256 * 1024;
 
@@ -51,6 +48,11 @@ impl ByteBudget {
             budget: self.clone(),
             bytes,
         })
+    }
+
+    fn give_back(&self, bytes: usize) {
+        self.0.left.fetch_add(bytes, Ordering::Relaxed);
+        self.0.held.sub(i64::try_from(bytes).unwrap_or(i64::MAX));
     }
 
     fn reserve(&self, bytes: usize) -> bool {
@@ -85,13 +87,67 @@ impl Share {
     }
 }
 
+impl Share {
+    fn shrink_to(&mut self, bytes: usize) {
+        let excess = self.bytes.saturating_sub(bytes);
+        self.bytes -= excess;
+        self.budget.give_back(excess);
+    }
+}
+
 impl Drop for Share {
     fn drop(&mut self) {
-        self.budget.0.left.fetch_add(self.bytes, Ordering::Relaxed);
-        self.budget
-            .0
-            .held
-            .sub(i64::try_from(self.bytes).unwrap_or(i64::MAX));
+        self.budget.give_back(self.bytes);
+    }
+}
+
+/// A body that grows, within the limit and with room for what it holds in the budget.
+pub(super) struct Collected {
+    bytes: Vec<u8>,
+    share: Share,
+    /// What was declared, or may come at most.
+    most: usize,
+}
+
+impl Collected {
+    pub(super) fn new(share: Share, most: usize) -> Self {
+        Self {
+            bytes: Vec::new(),
+            share,
+            most,
+        }
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.bytes.len()
+    }
+
+    /// Adds to it.
+    ///
+    /// # Errors
+    /// 413 over [`MAX_BODY_BYTES`], 503 with no budget left.
+    pub(super) fn push(&mut self, bytes: &[u8]) -> Result<(), Refusal> {
+        let length = self.bytes.len() + bytes.len();
+        if length > MAX_BODY_BYTES {
+            return Err(too_large());
+        }
+        if length > self.bytes.capacity() {
+            // Twice as much each time, but never more than can come.
+            let capacity = length.max((2 * self.bytes.capacity()).min(self.most));
+            if !self.share.grow_to(capacity) {
+                return Err(busy());
+            }
+            self.bytes.reserve_exact(capacity - self.bytes.len());
+        }
+        self.bytes.extend_from_slice(bytes);
+        Ok(())
+    }
+
+    /// The whole, which holds no more than it is long.
+    pub(super) fn finish(mut self) -> (Bytes, Share) {
+        self.bytes.shrink_to_fit();
+        self.share.shrink_to(self.bytes.len());
+        (Bytes::from(self.bytes), self.share)
     }
 }
 
@@ -137,66 +193,59 @@ impl Coding {
 /// # Errors
 /// 413 over [`MAX_BODY_BYTES`], encoded or decoded, 503 with no budget left, 408 when nothing arrives, 400 when it breaks off or
 /// is encoded otherwise than in gzip.
-pub async fn read<B>(
-    headers: &HeaderMap,
-    mut body: B,
-    budget: &ByteBudget,
-) -> Result<Bytes, Refusal>
+pub async fn read<B>(headers: &HeaderMap, body: B, budget: &ByteBudget) -> Result<Bytes, Refusal>
 where
     B: Body<Data = Bytes> + Unpin,
 {
     let coding = Coding::of(headers)?;
     let declared = content_length(headers);
     if declared.is_some_and(|length| length > MAX_BODY_BYTES) {
-        drain(&mut body).await;
         return Err(too_large());
     }
     let until = Instant::now() + TOTAL;
-    if coding == Coding::Gzip {
-        let (bytes, share) = gzip::read(body, budget, until).await?;
-        return Ok(Bytes::from_owner(Held {
-            bytes,
-            _share: share,
-        }));
-    }
+    let (bytes, share) = if coding == Coding::Gzip {
+        gzip::read(body, budget, until).await?
+    } else {
+        plain(body, declared, budget, until).await?
+    };
+    Ok(Bytes::from_owner(Held {
+        bytes,
+        _share: share,
+    }))
+}
+
+async fn plain<B>(
+    mut body: B,
+    declared: Option<usize>,
+    budget: &ByteBudget,
+    until: Instant,
+) -> Result<(Bytes, Share), Refusal>
+where
+    B: Body<Data = Bytes> + Unpin,
+{
     let upfront = declared.unwrap_or_default().min(MAX_UPFRONT);
     let mut share = budget.take(upfront).ok_or_else(busy)?;
     let Some(first) = next(&mut body, until).await? else {
-        return Ok(Bytes::new());
+        share.shrink_to(0);
+        return Ok((Bytes::new(), share));
     };
-    let whole = if body.is_end_stream() || Some(first.len()) == declared {
-        first
-    } else {
+    if body.is_end_stream() || Some(first.len()) == declared {
+        if first.len() > MAX_BODY_BYTES {
+            return Err(too_large());
+        }
         if !share.grow_to(first.len()) {
             return Err(busy());
         }
-        let mut collected = BytesMut::with_capacity(upfront.max(first.len()));
-        collected.extend_from_slice(&first);
-        drop(first);
-        while let Some(chunk) = next(&mut body, until).await? {
-            let length = collected.len() + chunk.len();
-            if length > MAX_BODY_BYTES {
-                drop((collected, share));
-                drain(&mut body).await;
-                return Err(too_large());
-            }
-            if !share.grow_to(length) {
-                return Err(busy());
-            }
-            collected.extend_from_slice(&chunk);
-        }
-        collected.freeze()
-    };
-    if whole.len() > MAX_BODY_BYTES {
-        return Err(too_large());
+        return Ok((first, share));
     }
-    if !share.grow_to(whole.len()) {
-        return Err(busy());
+    let mut collected = Collected::new(share, declared.unwrap_or(MAX_BODY_BYTES));
+    collected.bytes.reserve_exact(upfront);
+    collected.push(&first)?;
+    drop(first);
+    while let Some(chunk) = next(&mut body, until).await? {
+        collected.push(&chunk)?;
     }
-    Ok(Bytes::from_owner(Held {
-        bytes: whole,
-        _share: share,
-    }))
+    Ok(collected.finish())
 }
 
 pub(super) async fn next<B: Body<Data = Bytes> + Unpin>(
@@ -221,18 +270,6 @@ pub(super) async fn next<B: Body<Data = Bytes> + Unpin>(
                 Err(_trailers) => continue,
             },
         };
-    }
-}
-
-/// A sender that is cut off while it writes may never read the answer.
-pub(super) async fn drain<B: Body<Data = Bytes> + Unpin>(body: &mut B) {
-    let until = Instant::now() + DRAIN_TIME;
-    let mut dropped = 0;
-    while dropped < DRAIN_BYTES {
-        match timeout_at(until, body.frame()).await {
-            Ok(Some(Ok(frame))) => dropped += frame.data_ref().map_or(0, Bytes::len),
-            _ => break,
-        }
     }
 }
 
@@ -329,6 +366,22 @@ pub(super) mod tests {
             ]);
             assert_eq!(read(&headers, body, &budget(100)).await.unwrap(), "abcdef");
         }
+    }
+
+    #[tokio::test]
+    async fn the_budget_has_room_for_all_that_a_body_holds_while_it_grows() {
+        let all = budget(MAX_BODY_BYTES);
+        let mut collected = Collected::new(all.take(0).unwrap(), MAX_BODY_BYTES);
+        for _ in 0..100 {
+            collected.push(&[b'x'; 1000]).unwrap();
+            assert_eq!(held(&all), collected.bytes.capacity());
+        }
+        let (bytes, _share) = collected.finish();
+        assert_eq!((bytes.len(), held(&all)), (100_000, 100_000));
+        let mut declared = Collected::new(all.take(0).unwrap(), 1500);
+        declared.push(&[b'x'; 1000]).unwrap();
+        declared.push(b"x").unwrap();
+        assert_eq!(declared.bytes.capacity(), 1500);
     }
 
     #[tokio::test]

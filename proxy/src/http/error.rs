@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 
 use http::header::{ALLOW, CONTENT_TYPE, RETRY_AFTER};
-use http::{HeaderValue, Response, StatusCode};
+use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode};
 use serde::Serialize;
 use uuid::Uuid;
 
@@ -178,19 +178,24 @@ impl Refusal {
         if let Ok(value) = HeaderValue::try_from(request_id) {
             headers.insert("request-id", value);
         }
-        if let Some(seconds) = self.retry_after {
-            headers.insert(RETRY_AFTER, HeaderValue::from(seconds));
-        }
-        if let Some(retry) = self.should_retry {
-            headers.insert(
-                "x-should-retry",
-                HeaderValue::from_static(if retry { "true" } else { "false" }),
-            );
-        }
-        if let Some(allow) = self.allow {
-            headers.insert(ALLOW, HeaderValue::from_static(allow));
-        }
+        headers.extend(self.headers());
         response
+    }
+
+    /// The headers that it has in any format.
+    pub fn headers(&self) -> HeaderMap {
+        let retry_after = self.retry_after.map(HeaderValue::from);
+        let should_retry = self
+            .should_retry
+            .map(|retry| HeaderValue::from_static(if retry { "true" } else { "false" }));
+        [
+            (RETRY_AFTER, retry_after),
+            (HeaderName::from_static("x-should-retry"), should_retry),
+            (ALLOW, self.allow.map(HeaderValue::from_static)),
+        ]
+        .into_iter()
+        .filter_map(|(name, value)| Some((name, value?)))
+        .collect()
     }
 }
 

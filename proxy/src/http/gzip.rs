@@ -2,12 +2,12 @@
 
 use std::io::{self, Write};
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use flate2::write::MultiGzDecoder;
 use http_body::Body;
 use tokio::time::Instant;
 
-use crate::http::body::{ByteBudget, MAX_BODY_BYTES, Share, busy, drain, next, too_large};
+use crate::http::body::{ByteBudget, Collected, MAX_BODY_BYTES, Share, busy, next, too_large};
 use crate::http::error::Refusal;
 
 /// Decoded at a time: a thousandfold of it may come out.
@@ -25,23 +25,21 @@ where
     B: Body<Data = Bytes> + Unpin,
 {
     let share = budget.take(0).ok_or_else(busy)?;
-    let mut decoder = MultiGzDecoder::new(Decoded::new(share));
+    let mut decoder = MultiGzDecoder::new(Decoded {
+        body: Collected::new(share, MAX_BODY_BYTES),
+        refusal: None,
+    });
     let (mut received, mut out_at_turn) = (0, 0);
     while let Some(chunk) = next(&mut body, until).await? {
         received += chunk.len();
         if received > MAX_BODY_BYTES {
-            drop(decoder);
-            drain(&mut body).await;
             return Err(too_large());
         }
         for slice in chunk.chunks(SLICE) {
             if decoder.write_all(slice).is_err() {
-                let refusal = decoder.get_mut().refusal();
-                drop(decoder);
-                drain(&mut body).await;
-                return Err(refusal);
+                return Err(decoder.get_mut().refusal());
             }
-            let out = decoder.get_ref().bytes.len();
+            let out = decoder.get_ref().body.len();
             if out - out_at_turn > TURN {
                 out_at_turn = out;
                 tokio::task::yield_now().await;
@@ -51,58 +49,39 @@ where
     if decoder.try_finish().is_err() {
         return Err(decoder.get_mut().refusal());
     }
-    let (whole, share) = decoder.get_mut().take().ok_or_else(busy)?;
-    Ok((whole.freeze(), share))
+    let whole = decoder.finish().map_err(|_| not_gzip())?;
+    Ok(whole.body.finish())
 }
 
 /// What comes out of the decoder, within the limit and the budget.
 struct Decoded {
-    bytes: BytesMut,
-    share: Option<Share>,
+    body: Collected,
     refusal: Option<Refusal>,
 }
 
 impl Decoded {
-    fn new(share: Share) -> Self {
-        Self {
-            bytes: BytesMut::new(),
-            share: Some(share),
-            refusal: None,
-        }
-    }
-
-    fn take(&mut self) -> Option<(BytesMut, Share)> {
-        Some((std::mem::take(&mut self.bytes), self.share.take()?))
-    }
-
     /// Why decoding stopped.
     fn refusal(&mut self) -> Refusal {
-        self.refusal.take().unwrap_or_else(|| {
-            Refusal::invalid(
-                "encoded_body",
-                "The request body is not valid gzip: send what content-encoding says, or leave the header out",
-            )
-        })
+        self.refusal.take().unwrap_or_else(not_gzip)
     }
+}
+
+fn not_gzip() -> Refusal {
+    Refusal::invalid(
+        "encoded_body",
+        "The request body is not valid gzip: send what content-encoding says, or leave the header out",
+    )
 }
 
 impl Write for Decoded {
     fn write(&mut self, decoded: &[u8]) -> io::Result<usize> {
-        let length = self.bytes.len() + decoded.len();
-        if length > MAX_BODY_BYTES {
-            self.refusal.get_or_insert_with(too_large);
-        } else if !self
-            .share
-            .as_mut()
-            .is_some_and(|share| share.grow_to(length))
-        {
-            self.refusal.get_or_insert_with(busy);
+        match self.body.push(decoded) {
+            Ok(()) => Ok(decoded.len()),
+            Err(refusal) => {
+                self.refusal.get_or_insert(refusal);
+                Err(io::Error::from(io::ErrorKind::FileTooLarge))
+            }
         }
-        if self.refusal.is_some() {
-            return Err(io::Error::from(io::ErrorKind::FileTooLarge));
-        }
-        self.bytes.extend_from_slice(decoded);
-        Ok(decoded.len())
     }
 
     fn flush(&mut self) -> io::Result<()> {

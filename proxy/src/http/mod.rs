@@ -6,15 +6,14 @@ pub mod auth;
 mod bedrock_format;
 pub mod bedrock_head;
 pub mod body;
+pub mod connection;
 pub mod error;
-mod framing;
 mod gzip;
 pub mod head;
 mod json_fields;
 mod json_masks;
-mod model_list;
+pub mod model_list;
 mod models;
-mod patience;
 pub mod route;
 pub mod server;
 
@@ -23,9 +22,9 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http::{Request, Response};
-use hyper::body::Incoming;
 use spillway_core::domain::tokens::TokenUsage;
 use spillway_core::domain::usage::{Provider, UsageStatus};
+use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use crate::adapter::plan::PlanAdapter;
@@ -34,6 +33,7 @@ use crate::directory::{Directory, KeyEntry};
 use crate::http::admission::Admitted;
 use crate::http::auth::OriginVerify;
 use crate::http::body::ByteBudget;
+use crate::http::connection::{Length, RequestBody};
 use crate::http::error::Refusal;
 use crate::http::models::Answered;
 use crate::http::route::{Route, target};
@@ -64,21 +64,22 @@ pub struct Frontend {
     pub origin_verify: OriginVerify,
     /// Counts refusals.
     pub metrics: Arc<Metrics>,
+    /// Cancelled when what is left of the calls is cut off.
+    pub cut: CancellationToken,
 }
 
 impl Service for Frontend {
-    async fn answer(&self, request: Request<Incoming>, ambiguous: bool) -> Response<RelayBody> {
+    async fn answer(&self, request: Request<RequestBody>, length: Length) -> Response<RelayBody> {
         let received_at = Instant::now();
         let request_id = Uuid::now_v7();
         let route = target(request.uri().path()).route;
-        let dispatched = if ambiguous {
-            Err(Refusal::invalid(
-                "ambiguous_length",
-                "Content-Length and Transfer-Encoding exclude each other: send one of them",
-            ))
+        let dispatched = if let Some(refusal) = refused_length(length) {
+            Err(refusal)
         } else {
             // A connection keeps room for the largest future that it ever polls: on the heap it is gone when it is done.
-            Box::pin(self.dispatch(request, route, request_id, received_at)).await
+            let dispatched = Box::pin(self.dispatch(request, route, request_id, received_at));
+            let dispatched = self.cut.run_until_cancelled(dispatched).await;
+            dispatched.unwrap_or_else(|| Err(interrupted()))
         };
         match dispatched {
             Ok(response) => response,
@@ -106,7 +107,7 @@ impl Service for Frontend {
 impl Frontend {
     async fn dispatch(
         &self,
-        request: Request<Incoming>,
+        request: Request<RequestBody>,
         route: Route,
         request_id: Uuid,
         received_at: Instant,
@@ -174,7 +175,7 @@ impl Frontend {
     /// upstream is asked.
     async fn messages(
         &self,
-        request: Request<Incoming>,
+        request: Request<RequestBody>,
         request_id: Uuid,
         received_at: Instant,
     ) -> Result<Response<RelayBody>, Refusal> {
@@ -195,7 +196,7 @@ impl Frontend {
     /// As messages, but nothing is metered.
     async fn count_tokens(
         &self,
-        request: Request<Incoming>,
+        request: Request<RequestBody>,
         request_id: Uuid,
         received_at: Instant,
     ) -> Result<Answered, Refusal> {
@@ -205,6 +206,27 @@ impl Frontend {
         let call = admitted.into_call(head, request_id, received_at);
         Ok(self.counter.count(&call).await)
     }
+}
+
+fn refused_length(length: Length) -> Option<Refusal> {
+    let message = match length {
+        Length::Clear => return None,
+        Length::SaidTwice => {
+            "Content-Length and Transfer-Encoding exclude each other: send one of them"
+        }
+        Length::Unseen => {
+            "A chunked request must not be sent before the one before it is answered: wait, or send its Content-Length"
+        }
+    };
+    Some(Refusal::invalid("ambiguous_length", message))
+}
+
+fn interrupted() -> Refusal {
+    Refusal::unavailable(
+        "interrupted",
+        "This proxy is shutting down before the answer is there; try again",
+        1,
+    )
 }
 
 fn check_model(entry: &KeyEntry, model: &str) -> Result<(), Refusal> {

@@ -19,7 +19,7 @@ const NO_DATE: &str = "1970-01-01T00:00:00Z";
 
 /// A model as it is listed.
 #[derive(Debug, Clone)]
-pub(super) struct Listed {
+pub struct Listed {
     id: String,
     json: Box<RawValue>,
 }
@@ -33,6 +33,11 @@ struct PoolModel<'a> {
 }
 
 impl Listed {
+    /// Its id.
+    pub fn id(&self) -> &str {
+        &self.id
+    }
+
     /// A model that only the pool names.
     pub(super) fn of_pool(name: &str) -> Option<Self> {
         let model = PoolModel {
@@ -48,21 +53,22 @@ impl Listed {
     }
 
     /// Its JSON.
-    pub(super) fn into_json(self) -> Bytes {
+    pub fn into_json(self) -> Bytes {
         self.json.get().to_owned().into()
     }
 }
 
 /// A page of the Plan's list.
-pub(super) struct PlanPage {
-    pub(super) models: Vec<Listed>,
+pub struct PlanPage {
+    /// Its models.
+    pub models: Vec<Listed>,
     /// Where the next page begins, if there is one.
-    pub(super) next: Option<String>,
+    pub next: Option<String>,
 }
 
 impl PlanPage {
     /// Reads a page; `None` if it is none. Members of models that nobody here has heard of stay.
-    pub(super) fn parse(body: &[u8]) -> Option<Self> {
+    pub fn parse(body: &[u8]) -> Option<Self> {
         #[derive(Deserialize)]
         struct Page<'a> {
             #[serde(borrow)]

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use spillway_core::domain::usage::{Provider, UsageRecord, UsageStatus};
+use tokio_util::sync::CancellationToken;
 
 use crate::call::{Call, Closing, Ticket};
 use crate::http::error::Refusal;
@@ -20,12 +21,18 @@ const RETRY_AFTER: u32 = 5;
 pub struct Meter {
     spool: Arc<Spool>,
     metrics: Arc<Metrics>,
+    cut: CancellationToken,
 }
 
 impl Meter {
-    /// A meter that writes to `spool`.
-    pub fn new(spool: Arc<Spool>, metrics: Arc<Metrics>) -> Self {
-        Self { spool, metrics }
+    /// A meter that writes to `spool`. Once `cut` is cancelled, calls that are dropped were interrupted, and not left by their
+    /// clients.
+    pub fn new(spool: Arc<Spool>, metrics: Arc<Metrics>, cut: CancellationToken) -> Self {
+        Self {
+            spool,
+            metrics,
+            cut,
+        }
     }
 
     /// Opens the record of `call`, which came by `route`. When this resolves, the record survives a killed process.
@@ -39,12 +46,16 @@ impl Meter {
             .begin(&opened)
             .await
             .map_err(|error| refusal(&error))?;
-        let (spool, metrics, pool) = (
+        let (spool, metrics, pool, cut) = (
             Arc::clone(&self.spool),
             Arc::clone(&self.metrics),
             Arc::clone(&call.admission.pool),
+            self.cut.clone(),
         );
-        Ok(Ticket::new(call.received_at, move |outcome| {
+        Ok(Ticket::new(call.received_at, move |mut outcome| {
+            if outcome.status == UsageStatus::ClientAborted && cut.is_cancelled() {
+                outcome.status = UsageStatus::Interrupted;
+            }
             let times = Times {
                 latency: outcome.latency,
                 ttft: outcome.ttft,

@@ -25,6 +25,20 @@ impl RelayBody {
         Self(Kind::Whole(bytes))
     }
 
+    /// Whether it is already there.
+    pub(crate) fn is_whole(&self) -> bool {
+        matches!(self.0, Kind::Whole(_))
+    }
+
+    /// Ends what is still to come with an error: the proxy ends before it.
+    pub(crate) fn interrupt(&mut self) {
+        match &mut self.0 {
+            Kind::Whole(_) => {}
+            Kind::Stream(relay) => relay.interrupt(),
+            Kind::Frames(relay) => relay.interrupt(),
+        }
+    }
+
     pub(super) fn stream(relay: Relay) -> Self {
         Self(Kind::Stream(Box::new(relay)))
     }

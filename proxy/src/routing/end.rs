@@ -5,6 +5,9 @@ use spillway_core::domain::usage::FallbackReason;
 use super::class::{self, Failure};
 use crate::adapter::{BrokenReply, ErrorBody, chain};
 
+/// What the client is told when the proxy ends before its answer does.
+pub(super) const INTERRUPTED: &str = "this proxy is shutting down; try again";
+
 /// How a stream ended.
 #[derive(Debug)]
 pub(super) enum End {

@@ -10,7 +10,7 @@ use http::StatusCode;
 use http_body::Body as _;
 use spillway_core::domain::usage::UsageStatus;
 
-use super::end::End;
+use super::end::{End, INTERRUPTED};
 use super::ledger::{Count, Ledger};
 use super::pace::{Clock, Pace};
 use super::relay::status_of;
@@ -144,6 +144,19 @@ impl FrameRelay {
             self.closing = Some(self.ledger.close(status, count));
         } else if is_complete {
             self.closing = Some(self.ledger.close(UsageStatus::Ok, Count::Estimated));
+        }
+    }
+
+    /// The proxy ends before the stream does.
+    pub(super) fn interrupt(&mut self) {
+        self.source = None;
+        if !self.ledger.is_closed() {
+            let fault = Fault::new(StatusCode::SERVICE_UNAVAILABLE, INTERRUPTED);
+            self.out.push_back(fault.frame(self.operation));
+            let closing = self
+                .ledger
+                .close(UsageStatus::Interrupted, Count::Estimated);
+            self.closing = Some(closing);
         }
     }
 

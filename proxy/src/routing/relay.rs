@@ -10,11 +10,11 @@ use http::HeaderMap;
 use spillway_core::domain::usage::UsageStatus;
 
 use super::class::{self, Failure};
-use super::end::End;
+use super::end::{End, INTERRUPTED};
 use super::ledger::{Count, Ledger};
 use super::pace::{Clock, Pace, Silence};
 use super::permit::Permit;
-use crate::adapter::ChunkStream;
+use crate::adapter::{ChunkStream, ErrorBody};
 use crate::call::Closing;
 use crate::stream::{PING, SseReader, error_event};
 
@@ -151,6 +151,20 @@ impl Relay {
             self.closing = Some(self.ledger.close(status_of(failure), count));
         } else if is_complete {
             self.closing = Some(self.ledger.close(UsageStatus::Ok, Count::Estimated));
+        }
+    }
+
+    /// The proxy ends before the stream does. What is known of the Plan decides nothing.
+    pub(super) fn interrupt(&mut self) {
+        self.source = None;
+        self.permit = None;
+        if !self.ledger.is_closed() {
+            let error = ErrorBody::new("overloaded_error", INTERRUPTED);
+            self.out.push_back(error_event(&error));
+            let closing = self
+                .ledger
+                .close(UsageStatus::Interrupted, Count::Estimated);
+            self.closing = Some(closing);
         }
     }
 
@@ -307,6 +321,32 @@ mod tests {
         acknowledge.send(()).unwrap();
         assert_eq!(next(&mut relay).await.as_deref(), Some(STOP));
         assert_eq!(next(&mut relay).await, None);
+    }
+
+    #[tokio::test]
+    async fn an_interrupted_stream_ends_in_an_error_event_unless_it_was_complete() {
+        for (sent, expected) in [
+            (
+                "event: content_block_delta\ndata: {}\n\n",
+                UsageStatus::Interrupted,
+            ),
+            (STOP, UsageStatus::Ok),
+        ] {
+            let source = futures::stream::iter([chunk(sent)]).chain(futures::stream::pending());
+            let (ledger, mut outcomes) = ledger();
+            let mut relay = Relay::new(Box::pin(source), ledger, None, pace(None));
+            assert_eq!(next(&mut relay).await.as_deref(), Some(sent));
+            relay.interrupt();
+            let last = next(&mut relay).await;
+            assert_eq!(
+                last.is_some_and(
+                    |last| last.starts_with("event: error\n") && last.contains("overloaded_error")
+                ),
+                expected == UsageStatus::Interrupted
+            );
+            assert_eq!(next(&mut relay).await, None);
+            assert_eq!(outcomes.recv().await.unwrap().status, expected);
+        }
     }
 
     #[tokio::test]

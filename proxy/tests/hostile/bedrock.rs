@@ -146,8 +146,8 @@ async fn start(world: &World) -> Proxy {
     world.fakes.plan.down().await;
     world
         .start_with(&[
-            ("PROXY_PLAN_REQUEST_TIMEOUT", "3"),
-            ("PROXY_STREAM_IDLE_TIMEOUT", "2"),
+            ("PROXY_PLAN_REQUEST_TIMEOUT", "2"),
+            ("PROXY_STREAM_IDLE_TIMEOUT", "1"),
             ("PROXY_CIRCUIT_FAILURE_THRESHOLD", "1000000"),
         ])
         .await

@@ -8,6 +8,7 @@ mod operation;
 mod sign;
 mod usage;
 
+use std::fmt;
 use std::sync::Arc;
 use std::time::SystemTime;
 
@@ -49,7 +50,6 @@ pub struct BedrockRelay {
 }
 
 /// What is sent.
-#[derive(Debug)]
 pub struct RelayRequest<'a> {
     /// What is asked for.
     pub operation: Operation,
@@ -59,6 +59,16 @@ pub struct RelayRequest<'a> {
     pub headers: &'a HeaderMap,
     /// The client's body.
     pub body: Bytes,
+}
+
+impl fmt::Debug for RelayRequest<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // Headers may hold a key, and the body is nobody's business.
+        f.debug_struct("RelayRequest")
+            .field("operation", &self.operation)
+            .field("model_id", &self.model_id)
+            .finish_non_exhaustive()
+    }
 }
 
 impl BedrockRelay {

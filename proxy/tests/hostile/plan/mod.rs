@@ -49,9 +49,9 @@ async fn run(cases: Vec<Case>) {
     let world = World::create_with(|fakes| fakes.plan_url.clone_from(&upstream.url)).await;
     let proxy = world
         .start_with(&[
-            ("PROXY_PLAN_FIRST_BYTE_TIMEOUT", "2"),
-            ("PROXY_PLAN_REQUEST_TIMEOUT", "3"),
-            ("PROXY_STREAM_IDLE_TIMEOUT", "2"),
+            ("PROXY_PLAN_FIRST_BYTE_TIMEOUT", "1"),
+            ("PROXY_PLAN_REQUEST_TIMEOUT", "2"),
+            ("PROXY_STREAM_IDLE_TIMEOUT", "1"),
             ("PROXY_CIRCUIT_FAILURE_THRESHOLD", "1000000"),
         ])
         .await;

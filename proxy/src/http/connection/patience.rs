@@ -1,42 +1,37 @@
 //! Limits how long a client may keep a connection waiting where nobody else does: before it says which protocol it speaks, and
 //! while it takes nothing of what it is sent. Waits for heads and bodies have limits of their own.
 
-use std::io::{self, IoSlice};
+use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Sleep, sleep};
 
-/// What an HTTP/2 connection begins with. The protocol is known when this is complete or something else has come.
-/// Source: RFC 9113, section 3.4.
-const HTTP2_PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+use super::HTTP2_PREFACE;
 
 /// How long clients are waited for.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Patience {
+pub(in crate::http) struct Patience {
     /// From the first look to the protocol's first bytes.
-    pub(super) opening: Duration,
+    pub(in crate::http) opening: Duration,
     /// Between two moments at which the client took something, while there is something to take.
-    pub(super) sending: Duration,
+    pub(in crate::http) sending: Duration,
 }
 
-/// A connection that fails with [`io::ErrorKind::TimedOut`] when its client is waited for too long. Timers exist only while
+/// The waits of a connection, which fail with [`io::ErrorKind::TimedOut`] when they take too long. Timers exist only while
 /// there is a wait.
-pub(super) struct Patient<S> {
-    stream: S,
+pub(super) struct Waits {
     patience: Patience,
-    /// What of the preface has not come, while nothing else has either.
+    /// What of HTTP/2's preface has not come, while nothing else has either: the protocol is known when there is none.
     preface: Option<&'static [u8]>,
     opening: Option<Pin<Box<Sleep>>>,
     sending: Option<Pin<Box<Sleep>>>,
 }
 
-impl<S> Patient<S> {
-    pub(super) fn new(stream: S, patience: Patience) -> Self {
+impl Waits {
+    pub(super) fn new(patience: Patience) -> Self {
         Self {
-            stream,
             patience,
             preface: Some(HTTP2_PREFACE),
             opening: None,
@@ -44,18 +39,35 @@ impl<S> Patient<S> {
         }
     }
 
-    fn arrived(&mut self, bytes: &[u8]) {
-        self.preface = self
-            .preface
-            .and_then(|expected| expected.strip_prefix(bytes))
-            .filter(|left| !left.is_empty());
-        if self.preface.is_none() {
-            self.opening = None;
+    /// Passes on how a read went that brought `arrived`, or that it waits too long.
+    pub(super) fn read(
+        &mut self,
+        polled: Poll<io::Result<()>>,
+        arrived: &[u8],
+        cx: &mut Context<'_>,
+    ) -> Poll<io::Result<()>> {
+        let Some(expected) = self.preface else {
+            return polled;
+        };
+        if polled.is_ready() {
+            self.preface = expected
+                .strip_prefix(arrived)
+                .filter(|left| !left.is_empty());
+            if self.preface.is_none() {
+                self.opening = None;
+            }
+            return polled;
         }
+        let patience = self.patience.opening;
+        let wait = self
+            .opening
+            .get_or_insert_with(|| Box::pin(sleep(patience)));
+        ready!(wait.as_mut().poll(cx));
+        Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
     }
 
     /// Passes on how a write went, or that it waits too long.
-    fn sent<T>(
+    pub(super) fn wrote<T>(
         &mut self,
         polled: Poll<io::Result<T>>,
         cx: &mut Context<'_>,
@@ -73,68 +85,12 @@ impl<S> Patient<S> {
     }
 }
 
-impl<S: AsyncRead + Unpin> AsyncRead for Patient<S> {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        let before = buf.filled().len();
-        let polled = Pin::new(&mut self.stream).poll_read(cx, buf);
-        if self.preface.is_none() {
-            return polled;
-        }
-        if polled.is_ready() {
-            self.arrived(&buf.filled()[before..]);
-            return polled;
-        }
-        let patience = self.patience.opening;
-        let wait = self
-            .opening
-            .get_or_insert_with(|| Box::pin(sleep(patience)));
-        ready!(wait.as_mut().poll(cx));
-        Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
-    }
-}
-
-impl<S: AsyncWrite + Unpin> AsyncWrite for Patient<S> {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        let polled = Pin::new(&mut self.stream).poll_write(cx, buf);
-        self.sent(polled, cx)
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bufs: &[IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        let polled = Pin::new(&mut self.stream).poll_write_vectored(cx, bufs);
-        self.sent(polled, cx)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.stream.is_write_vectored()
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let polled = Pin::new(&mut self.stream).poll_flush(cx);
-        self.sent(polled, cx)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(cx)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream, duplex};
     use tokio::time::Instant;
 
+    use super::super::ClientStream;
     use super::*;
 
     const PATIENCE: Patience = Patience {
@@ -142,13 +98,13 @@ mod tests {
         sending: Duration::from_mins(5),
     };
 
-    fn connection() -> (Patient<DuplexStream>, DuplexStream) {
+    fn connection() -> (ClientStream<DuplexStream>, DuplexStream) {
         let (server, client) = duplex(64);
-        (Patient::new(server, PATIENCE), client)
+        (ClientStream::new(server, PATIENCE, 1024), client)
     }
 
     /// How long a read is waited for.
-    async fn wait(connection: &mut Patient<DuplexStream>) -> (io::Result<usize>, Duration) {
+    async fn wait(connection: &mut ClientStream<DuplexStream>) -> (io::Result<usize>, Duration) {
         let began = Instant::now();
         let mut buffer = [0; 64];
         (connection.read(&mut buffer).await, began.elapsed())
