@@ -268,10 +268,10 @@ mod tests {
         let (mut body, alive) = watched(3 * PIECE);
         for _ in 0..2 {
             assert!(matches!(next(&mut body).await, Some(Ok(PIECE))));
-            tokio::time::sleep(PATIENCE - Duration::from_secs(1)).await;
+            tokio::time::sleep(PATIENCE * 9 / 10).await;
             assert!(alive.upgrade().is_some());
         }
-        tokio::time::sleep(Duration::from_secs(2)).await;
+        tokio::time::sleep(PATIENCE / 5).await;
         assert!(alive.upgrade().is_none());
         assert!(matches!(next(&mut body).await, Some(Err(GivenUp))));
     }

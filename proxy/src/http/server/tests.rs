@@ -18,12 +18,16 @@ struct Echo;
 impl Service for Echo {
     async fn answer(&self, request: Request<RequestBody>, length: Length) -> Response<RelayBody> {
         if request.uri() == "/refused" {
+            // Its body arrives meanwhile, and nobody reads it.
+            tokio::time::sleep(Duration::from_millis(20)).await;
             let mut response = Response::new(RelayBody::whole("no".into()));
             *response.status_mut() = StatusCode::UNAUTHORIZED;
             return response;
         }
         let sent = request.into_body().collect().await;
-        let sent = sent.map(|sent| sent.to_bytes()).unwrap_or_default();
+        let sent = sent
+            .map(http_body_util::Collected::to_bytes)
+            .unwrap_or_default();
         let answer = format!("{length:?} {}", String::from_utf8_lossy(&sent));
         Response::new(RelayBody::whole(answer.into()))
     }
@@ -70,23 +74,22 @@ async fn until(socket: &mut TcpStream, last: &str) -> String {
 #[tokio::test]
 async fn what_a_body_says_is_never_taken_for_a_head() {
     let evil = "x\r\ncontent-length: 1\r\ntransfer-encoding: x\r\n\r\n";
-    for pad in (7900..8200).step_by(20) {
-        // One that is read to its end, and one that is refused before.
-        for path in ["/", "/refused"] {
-            let mut socket = start().await;
-            let headers = format!("x: {}\r\ncontent-length: {}", "y".repeat(pad), evil.len());
-            let sent = post(path, &headers, evil);
-            socket.write_all(sent.as_bytes()).await.unwrap();
-            if path == "/refused" {
-                let answer = until(&mut socket, "nothing").await;
-                assert!(answer.starts_with("HTTP/1.1 401"), "{pad}: {answer}");
-                assert!(answer.contains("\r\nconnection: close\r\n"), "{answer}");
-            } else {
-                until(&mut socket, evil).await;
-                for sent in [declared("next"), chunked("next")] {
-                    socket.write_all(sent.as_bytes()).await.unwrap();
-                    until(&mut socket, "Clear next").await;
-                }
+    let headers = format!("content-length: {}", evil.len());
+    for path in ["/", "/refused"] {
+        let mut socket = start().await;
+        let head = post(path, &headers, "");
+        socket.write_all(head.as_bytes()).await.unwrap();
+        tokio::time::sleep(Duration::from_millis(5)).await;
+        socket.write_all(evil.as_bytes()).await.unwrap();
+        if path == "/refused" {
+            let answer = until(&mut socket, "nothing").await;
+            assert!(answer.starts_with("HTTP/1.1 401"), "{answer}");
+            assert!(answer.contains("\r\nconnection: close\r\n"), "{answer}");
+        } else {
+            until(&mut socket, evil).await;
+            for sent in [declared("next"), chunked("next")] {
+                socket.write_all(sent.as_bytes()).await.unwrap();
+                until(&mut socket, "Clear next").await;
             }
         }
     }
@@ -228,9 +231,9 @@ async fn an_http2_client_that_never_opens_its_window_is_given_up() {
         frame(1, 5, 1, &[0x82, 0x84, 0x86]),
     ];
     client.write_all(&opened.concat()).await.unwrap();
-    stay(&mut client, PATIENCE.sending - Duration::from_secs(5)).await;
+    stay(&mut client, PATIENCE.sending * 9 / 10).await;
     assert!(alive.upgrade().is_some());
-    stay(&mut client, Duration::from_secs(10)).await;
+    stay(&mut client, PATIENCE.sending / 5).await;
     assert!(alive.upgrade().is_none(), "the answer is kept for ever");
 }
 
