@@ -27,7 +27,8 @@ impl Kms {
             .local_addr()
             .unwrap()
             .port();
-        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../hack/moto-server.sh");
+        let package = std::env::var_os("CARGO_MANIFEST_DIR").unwrap();
+        let script = Path::new(&package).join("../hack/moto-server.sh");
         let process = Command::new(script)
             .arg(port.to_string())
             .stdout(Stdio::null())

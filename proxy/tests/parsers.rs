@@ -98,6 +98,25 @@ const HEADS: &[&str] = &[
     " ",
 ];
 
+/// Parts of answers.
+const ANSWERS: &[&str] = &[
+    "HTTP/1.1 200 OK\r\n",
+    "HTTP/1.1 100 Continue\r\n\r\n",
+    "HTTP/1.0 200 OK\n",
+    "content-length: 5\r\n",
+    "content-length: 6\n",
+    "transfer-encoding: chunked\r\n",
+    "connection: close\r\n",
+    "x: y\r\n",
+    "\r\n",
+    "\n",
+    "hello",
+    "5\r\nhello\r\n",
+    "5;x=y\r\n",
+    "0\r\n\r\n",
+    "\r",
+];
+
 /// Some of these parts, behind the byte that says how they are split.
 fn stream(parts: &'static [&'static str]) -> impl Strategy<Value = Vec<u8>> {
     let some = prop::collection::vec(prop::sample::select(parts), 0..24);
@@ -233,6 +252,11 @@ proptest! {
     }
 
     #[test]
+    fn answers_are_the_same_for_every_split(data in stream(ANSWERS)) {
+        targets::answer(&data);
+    }
+
+    #[test]
     fn converse_is_translated_the_same_for_every_split(data in stream(CONVERSE)) {
         targets::converse_stream(&data);
     }
@@ -240,7 +264,8 @@ proptest! {
 
 /// The seeds of a target, by name.
 fn seeds(target: &str) -> impl Iterator<Item = (String, Vec<u8>)> {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../fuzz/seeds");
+    let package = std::env::var_os("CARGO_MANIFEST_DIR").unwrap();
+    let folder = Path::new(&package).join("../fuzz/seeds");
     std::fs::read_dir(folder.join(target)).unwrap().map(|seed| {
         let path = seed.unwrap().path();
         (path.display().to_string(), std::fs::read(path).unwrap())

@@ -20,7 +20,7 @@ pub(super) struct Setup<'a> {
     pub(super) core: u32,
     pub(super) nginx: &'a Path,
     pub(super) proxy: &'a Path,
-    /// What the proxy needs beside its addresses: database and master secrets.
+    /// Whom both ask.
     pub(super) upstream: SocketAddr,
     /// Where a subject may keep what it likes.
     pub(super) dir: &'a Path,

@@ -39,7 +39,7 @@ pub(super) enum Patience {
 
 /// An attempt that failed before the client saw anything.
 pub(super) struct GivenUp {
-    pub(super) ledger: Ledger,
+    pub(super) ledger: Box<Ledger>,
     pub(super) answer: Answer,
 }
 
@@ -83,7 +83,7 @@ impl Router {
         adapter: &A,
         call: &Call,
         target: &A::Target,
-        mut ledger: Ledger,
+        mut ledger: Box<Ledger>,
         permit: Option<Permit>,
         patience: Patience,
     ) -> Attempted {
@@ -257,7 +257,12 @@ impl Failing {
     }
 
     /// The upstream answers without streaming: nothing is shown before it is whole. From here on it is at work and bills it.
-    async fn whole(mut self, reply: Reply, mut ledger: Ledger, deadline: Instant) -> Attempted {
+    async fn whole(
+        mut self,
+        reply: Reply,
+        mut ledger: Box<Ledger>,
+        deadline: Instant,
+    ) -> Attempted {
         let body = match timeout_at(deadline, collect(bytes_of(reply.body), MAX_ANSWER)).await {
             Ok(Ok(body)) => body,
             Ok(Err(error)) => {

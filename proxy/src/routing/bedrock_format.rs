@@ -101,7 +101,7 @@ fn text(headers: &HeaderMap, name: &str) -> Option<String> {
     headers.get(name)?.to_str().ok().map(str::to_owned)
 }
 
-async fn unanswered(ledger: Ledger, error: &AdapterError) -> Response<RelayBody> {
+async fn unanswered(ledger: Box<Ledger>, error: &AdapterError) -> Response<RelayBody> {
     let (status, message) = match error {
         AdapterError::Connect(_) => (
             StatusCode::SERVICE_UNAVAILABLE,
@@ -120,7 +120,7 @@ async fn unanswered(ledger: Ledger, error: &AdapterError) -> Response<RelayBody>
 }
 
 /// An answer that was not streamed may have been made and billed; one that never began to stream was not.
-async fn timed_out(ledger: Ledger, operation: Operation) -> Response<RelayBody> {
+async fn timed_out(ledger: Box<Ledger>, operation: Operation) -> Response<RelayBody> {
     let failure = if operation.is_stream() {
         Failure::Upstream(FallbackReason::Timeout)
     } else {
@@ -135,7 +135,7 @@ async fn timed_out(ledger: Ledger, operation: Operation) -> Response<RelayBody> 
 
 /// Answers with an error of the proxy's own.
 async fn fail(
-    mut ledger: Ledger,
+    mut ledger: Box<Ledger>,
     fault: &Fault,
     failure: Failure,
     why: &str,
@@ -158,7 +158,7 @@ async fn fail(
 /// Bedrock answered with an error, which passes unless it tells of an account.
 async fn refused(
     response: Response<AnswerBody>,
-    mut ledger: Ledger,
+    mut ledger: Box<Ledger>,
     deadline: Instant,
 ) -> Response<RelayBody> {
     let (head, body) = response.into_parts();
@@ -193,7 +193,7 @@ fn streamed(
     response: Response<AnswerBody>,
     operation: Operation,
     is_claude: bool,
-    mut ledger: Ledger,
+    mut ledger: Box<Ledger>,
     pace: Pace,
 ) -> Response<RelayBody> {
     let (head, body) = response.into_parts();
@@ -208,7 +208,7 @@ fn streamed(
 async fn whole(
     response: Response<AnswerBody>,
     operation: Operation,
-    mut ledger: Ledger,
+    mut ledger: Box<Ledger>,
     deadline: Instant,
 ) -> Response<RelayBody> {
     let (head, body) = response.into_parts();

@@ -36,7 +36,7 @@ pub(super) struct FrameRelay {
     is_claude: bool,
     has_frames: bool,
     out: VecDeque<Bytes>,
-    ledger: Ledger,
+    ledger: Box<Ledger>,
     closing: Option<Closing>,
     clock: Clock,
 }
@@ -46,7 +46,7 @@ impl FrameRelay {
         source: AnswerBody,
         operation: Operation,
         is_claude: bool,
-        ledger: Ledger,
+        ledger: Box<Ledger>,
         pace: Pace,
     ) -> Self {
         Self {

@@ -13,7 +13,8 @@ use crate::stream::UsageTap;
 const MAX_REQUEST_ID: usize = 256;
 
 /// Gathers a call's outcome. Dropped unclosed, which is how hyper says that the client left, it closes as `client_aborted`
-/// with what was received and, while an upstream is at work, an estimate of the rest.
+/// with what was received and, while an upstream is at work, an estimate of the rest. On the heap, for it is handed from one
+/// future to the next.
 pub(super) struct Ledger {
     /// The call's id, for logs.
     pub(super) request_id: Uuid,
@@ -48,7 +49,7 @@ pub(super) enum Count {
 }
 
 impl Ledger {
-    pub(super) fn new(call: &Call, ticket: Ticket) -> Self {
+    pub(super) fn new(call: &Call, ticket: Ticket) -> Box<Self> {
         Self::of(
             ticket,
             call.admission.request_id,
@@ -62,8 +63,8 @@ impl Ledger {
         request_id: Uuid,
         received_at: Instant,
         request_bytes: usize,
-    ) -> Self {
-        Self {
+    ) -> Box<Self> {
+        Box::new(Self {
             request_id,
             ticket: Some(ticket),
             received_at,
@@ -76,7 +77,7 @@ impl Ledger {
             shown: None,
             at_work: Count::Estimated,
             tap: UsageTap::default(),
-        }
+        })
     }
 
     /// Notes that Bedrock is about to be asked, and why.

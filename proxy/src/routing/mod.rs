@@ -139,7 +139,7 @@ impl Router {
         call: &Call,
         plan: &Arc<PlanCredential>,
         target: &BedrockTarget,
-        ledger: Ledger,
+        ledger: Box<Ledger>,
     ) -> Result<Response<RelayBody>, GivenUp> {
         let admittance = self
             .circuits
@@ -189,7 +189,7 @@ impl Router {
         &self,
         call: &Call,
         plan: &Arc<PlanCredential>,
-        mut ledger: Ledger,
+        mut ledger: Box<Ledger>,
         permit: Permit,
         patience: Patience,
     ) -> Result<Response<RelayBody>, GivenUp> {
@@ -202,7 +202,7 @@ impl Router {
         &self,
         call: &Call,
         target: &BedrockTarget,
-        mut ledger: Ledger,
+        mut ledger: Box<Ledger>,
         reason: FallbackReason,
         patience: Patience,
     ) -> Result<Response<RelayBody>, GivenUp> {

@@ -27,7 +27,7 @@ pub(super) struct Relay {
     source: Option<ChunkStream>,
     reader: SseReader,
     out: VecDeque<Bytes>,
-    pub(super) ledger: Ledger,
+    pub(super) ledger: Box<Ledger>,
     /// Set while asking the Plan: what the stream tells about it is not settled yet.
     pub(super) permit: Option<Permit>,
     closing: Option<Closing>,
@@ -45,7 +45,7 @@ pub(super) enum Step {
 impl Relay {
     pub(super) fn new(
         source: ChunkStream,
-        ledger: Ledger,
+        ledger: Box<Ledger>,
         permit: Option<Permit>,
         pace: Pace,
     ) -> Self {
@@ -216,7 +216,7 @@ mod tests {
 
     const SECOND: Duration = Duration::from_secs(1);
 
-    fn ledger() -> (Ledger, UnboundedReceiver<Outcome>) {
+    fn ledger() -> (Box<Ledger>, UnboundedReceiver<Outcome>) {
         let (sender, outcomes) = unbounded_channel();
         let received_at = std::time::Instant::now();
         let ticket = Ticket::new(received_at, move |outcome| {

@@ -67,7 +67,7 @@ pub async fn json<T: for<'a> Deserialize<'a>>(
 }
 
 fn source(name: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
+    PathBuf::from(std::env::var_os("CARGO_MANIFEST_DIR").unwrap())
         .join("clients")
         .join(name)
 }

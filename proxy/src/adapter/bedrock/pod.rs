@@ -25,7 +25,8 @@ struct Current {
 /// What the environment says.
 pub(crate) async fn environment() -> &'static SdkConfig {
     ENVIRONMENT
-        .get_or_init(|| aws_config::load_defaults(BehaviorVersion::latest()))
+        // On the heap: it takes 11 KB, and all that wait for it would carry them.
+        .get_or_init(|| Box::pin(aws_config::load_defaults(BehaviorVersion::latest())))
         .await
 }
 

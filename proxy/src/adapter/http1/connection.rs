@@ -17,7 +17,7 @@ use super::SendError;
 use super::head::{Head, read_head, write_head};
 
 /// What is read at once: a piece of a stream is smaller. Doubled while reads fill it.
-const MIN_READ: usize = 4 * 1024;
+const MIN_READ: usize = 2 * 1024;
 const MAX_READ: usize = 64 * 1024;
 
 /// A connection to an upstream.

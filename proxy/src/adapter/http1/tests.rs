@@ -45,13 +45,11 @@ async fn read_request(stream: &mut TcpStream) -> String {
 }
 
 /// Answers each request over one connection with one of `answers`, and closes it then.
-fn answering(upstream: &TcpListener, answers: &'static [&'static str]) -> impl Future<Output = ()> {
-    async move {
-        let (mut stream, _) = upstream.accept().await.unwrap();
-        for answer in answers {
-            read_request(&mut stream).await;
-            stream.write_all(answer.as_bytes()).await.unwrap();
-        }
+async fn answering(upstream: &TcpListener, answers: &[&str]) {
+    let (mut stream, _) = upstream.accept().await.unwrap();
+    for answer in answers {
+        read_request(&mut stream).await;
+        stream.write_all(answer.as_bytes()).await.unwrap();
     }
 }
 
