@@ -69,7 +69,9 @@ pub fn model_page(data: &[u8]) {
     let Some(page) = PlanPage::parse(data) else {
         return;
     };
-    let value: Value = serde_json::from_slice(data).expect("a page is JSON");
+    // What is passed over may hold anything between its quotes.
+    let text = String::from_utf8_lossy(data);
+    let value: Value = serde_json::from_str(&text).expect("a page is JSON");
     let listed = value["data"].as_array().expect("a page has a list");
     assert!(page.models.len() <= listed.len());
     if page.next.is_some() {

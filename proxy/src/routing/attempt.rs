@@ -13,7 +13,7 @@ use uuid::Uuid;
 use super::answer::{Answer, CAPABILITY_REJECTED, message_of};
 use super::body::RelayBody;
 use super::class::{self, Failure};
-use super::collect::collect;
+use super::collect::{CollectError, collect};
 use super::encoded::read_usage;
 use super::end::End;
 use super::ledger::{Count, Ledger};
@@ -58,7 +58,7 @@ impl GivenUp {
     /// Answers the client and closes the call.
     pub(super) async fn into_response(mut self) -> Response<RelayBody> {
         self.ledger.show(self.answer.status.as_u16());
-        let count = if self.answer.failure == Failure::Spent {
+        let count = if self.answer.failure == Failure::Spent || self.ledger.has_worked() {
             Count::Estimated
         } else {
             Count::Reported
@@ -256,7 +256,8 @@ impl Failing {
         }
     }
 
-    /// The upstream answers without streaming: nothing is shown before it is whole. From here on it is at work and bills it.
+    /// The upstream answers without streaming: nothing is shown before it is whole. From here on it is at work and bills it: one
+    /// that is too large or too late is not asked for again. One that breaks off is a failing upstream.
     async fn whole(
         mut self,
         reply: Reply,
@@ -266,8 +267,13 @@ impl Failing {
         let body = match timeout_at(deadline, collect(bytes_of(reply.body), MAX_ANSWER)).await {
             Ok(Ok(body)) => body,
             Ok(Err(error)) => {
+                ledger.worked();
+                let failure = match error {
+                    CollectError::Broken(_) => Failure::Upstream(FallbackReason::StreamBroken),
+                    CollectError::TooLarge(_) => Failure::Spent,
+                };
                 let answer = self.own(
-                    Failure::Spent,
+                    failure,
                     StatusCode::BAD_GATEWAY,
                     &broke_off(),
                     &chain(&error),

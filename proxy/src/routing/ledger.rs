@@ -29,6 +29,8 @@ pub(super) struct Ledger {
     shown: Option<u16>,
     /// What is counted if the client leaves now.
     at_work: Count,
+    /// The upstream began an answer that the client does not get.
+    has_worked: bool,
     /// Reads the usage of the attempt that is under way.
     pub(super) tap: UsageTap,
 }
@@ -76,6 +78,7 @@ impl Ledger {
             ttft: None,
             shown: None,
             at_work: Count::Estimated,
+            has_worked: false,
             tap: UsageTap::default(),
         })
     }
@@ -103,6 +106,17 @@ impl Ledger {
             request_id: None,
         });
         self.at_work = Count::Estimated;
+        self.has_worked = false;
+    }
+
+    /// Notes that the upstream began an answer that cannot be used.
+    pub(super) fn worked(&mut self) {
+        self.has_worked = true;
+    }
+
+    /// Whether the last upstream that was asked began an answer that cannot be used.
+    pub(super) fn has_worked(&self) -> bool {
+        self.has_worked
     }
 
     /// Notes that the upstream refused the call, and so does no work for it.

@@ -46,6 +46,26 @@ async fn an_answer_without_stream_may_take_as_long_to_one_who_asked_for_a_stream
 }
 
 #[tokio::test]
+async fn an_answer_that_breaks_off_is_paid_by_an_estimate() {
+    let plan = raw_plan(
+        "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 46\r\n\r\n{",
+        Duration::ZERO,
+        "",
+    );
+    let mut stack = Stack::start(Setup {
+        plan_url: Some(plan.await),
+        ..Setup::plan_only()
+    })
+    .await;
+    assert_eq!(stack.send(false).await.status(), 502);
+    let outcome = stack.outcome().await;
+    assert_eq!(
+        (outcome.status, outcome.estimated, outcome.tokens.is_zero()),
+        (UsageStatus::UpstreamError, true, false)
+    );
+}
+
+#[tokio::test]
 async fn an_error_whose_body_breaks_off_keeps_its_headers() {
     let plan = raw_plan(
         "HTTP/1.1 429 Too Many Requests\r\ncontent-type: text/plain\r\nretry-after: 7\r\nrequest-id: req_plan\r\nx-should-retry: true\r\ncontent-length: 100\r\n\r\nhalf",

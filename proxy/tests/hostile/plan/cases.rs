@@ -305,6 +305,7 @@ pub(super) fn wholes() -> Vec<Case> {
         stream: false,
         ..case(name, told, got, row)
     };
+    let bedrocks = ("ok", false, None);
     // The Plan bills it, so nobody else is asked.
     let spent = ("upstream_error", true, None);
     vec![
@@ -313,8 +314,8 @@ pub(super) fn wholes() -> Vec<Case> {
             Told::close(
                 "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 500\r\n\r\n{}",
             ),
-            Got::Error(502, "api_error"),
-            spent,
+            Got::Bedrock,
+            bedrocks,
         ),
         whole(
             "an answer without end",
