@@ -90,10 +90,13 @@ impl Service for Frontend {
                     .refused
                     .with_label_values(&[refusal.reason])
                     .inc();
-                self.metrics
-                    .requests
-                    .with_label_values(&[route.label(), code.as_str(), "none"])
-                    .inc();
+                if refusal.reason != INTERRUPTED {
+                    // Of one that was interrupted its usage record tells.
+                    self.metrics
+                        .requests
+                        .with_label_values(&[route.label(), code.as_str(), "none"])
+                        .inc();
+                }
                 if route.is_bedrock() {
                     bedrock_format::refused(refusal, request_id)
                 } else {
@@ -221,9 +224,12 @@ fn refused_length(length: Length) -> Option<Refusal> {
     Some(Refusal::invalid("ambiguous_length", message))
 }
 
+/// The reason of a refusal in the place of an answer.
+const INTERRUPTED: &str = "interrupted";
+
 fn interrupted() -> Refusal {
     Refusal::unavailable(
-        "interrupted",
+        INTERRUPTED,
         "This proxy is shutting down before the answer is there; try again",
         1,
     )

@@ -287,11 +287,15 @@ impl Spool {
                     (files.log.extent(segment), files.log.next_after(segment))
                 })
                 .map_err(SpoolError::Unreadable)?;
-            let mut latest = shared.latest.lock();
-            let mut stored = reader.first(limit, |number| latest.remove(&number));
+            // The log may be held for as long as the disk stalls, `latest` by nobody who waits: calls that end need it.
+            let mut stored = {
+                let mut latest = shared.latest.lock();
+                reader.first(limit, |number| latest.remove(&number))
+            };
             drop(reader);
-            let files = shared.log.lock();
             let room = limit - stored.len();
+            let files = shared.log.lock();
+            let mut latest = shared.latest.lock();
             let unwritten = files.unwritten.iter().take(room);
             stored.extend(
                 unwritten.filter_map(|closed| closed.stored(latest.remove(&closed.number))),
@@ -411,7 +415,11 @@ impl Shared {
         let segment = slot.segment;
         if let Ok(frame) = encode(Kind::Cancel, slot.number, |_| Ok::<_, io::Error>(())) {
             self.hand_over(move |files, shared| {
-                shared.append(files, &frame, |log, _| log.ended(segment));
+                let cancelled = shared.append(files, &frame, |log, _| log.ended(segment));
+                if cancelled.is_none() {
+                    // Its file goes with the others in it, which is as good.
+                    files.log.ended(segment);
+                }
                 shared.records.fetch_sub(1, Ordering::Relaxed);
             });
         }

@@ -369,14 +369,14 @@ fn bytes_of(source: ChunkStream) -> impl Stream<Item = Result<Bytes, BrokenReply
     source.map_ok(|chunk| chunk.bytes)
 }
 
-fn stream(status: StatusCode, mut headers: HeaderMap, mut relay: Relay) -> Response<RelayBody> {
-    // An error event may have to follow.
-    headers.remove(CONTENT_LENGTH);
+fn stream(status: StatusCode, headers: HeaderMap, mut relay: Relay) -> Response<RelayBody> {
     relay.ledger.show(status.as_u16());
     response(status, headers, RelayBody::stream(relay))
 }
 
-fn response(status: StatusCode, headers: HeaderMap, body: RelayBody) -> Response<RelayBody> {
+fn response(status: StatusCode, mut headers: HeaderMap, body: RelayBody) -> Response<RelayBody> {
+    // Written anew from the body where that is known; behind a stream an error event may have to follow.
+    headers.remove(CONTENT_LENGTH);
     let mut response = Response::new(body);
     *response.status_mut() = status;
     *response.headers_mut() = headers;

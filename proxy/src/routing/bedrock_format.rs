@@ -181,7 +181,6 @@ async fn refused(
     }
     ledger.show(head.status.as_u16());
     ledger.close(status_of(failure), Count::Reported).await;
-    headers.remove(CONTENT_LENGTH);
     headers
         .entry(CONTENT_TYPE)
         .or_insert(HeaderValue::from_static("application/json"));
@@ -197,12 +196,9 @@ fn streamed(
     pace: Pace,
 ) -> Response<RelayBody> {
     let (head, body) = response.into_parts();
-    let mut headers = head.headers;
-    // An exception may have to follow.
-    headers.remove(CONTENT_LENGTH);
     ledger.show(head.status.as_u16());
     let relay = FrameRelay::new(body, operation, is_claude, ledger, pace);
-    respond(head.status, headers, RelayBody::frames(relay))
+    respond(head.status, head.headers, RelayBody::frames(relay))
 }
 
 async fn whole(
@@ -227,7 +223,9 @@ async fn whole(
     respond(head.status, head.headers, RelayBody::whole(body))
 }
 
-fn respond(status: StatusCode, headers: HeaderMap, body: RelayBody) -> Response<RelayBody> {
+fn respond(status: StatusCode, mut headers: HeaderMap, body: RelayBody) -> Response<RelayBody> {
+    // Written anew from the body where that is known; behind a stream an exception may have to follow.
+    headers.remove(CONTENT_LENGTH);
     let mut response = Response::new(body);
     *response.status_mut() = status;
     *response.headers_mut() = headers;

@@ -119,6 +119,13 @@ impl FrameRelay {
     fn settle(&mut self) {
         let tap = &self.ledger.tap;
         let (has_content, is_complete) = (tap.has_content(), tap.is_complete());
+        if has_content {
+            self.ledger.show_content();
+        }
+        if self.ledger.is_closed() {
+            return;
+        }
+        let tap = &self.ledger.tap;
         let failure = tap.failure().map(|failure| {
             tracing::warn!(
                 request_id = %self.ledger.request_id,
@@ -128,12 +135,6 @@ impl FrameRelay {
             );
             failure_of(StatusCode::INTERNAL_SERVER_ERROR, Some(&failure.kind))
         });
-        if has_content {
-            self.ledger.show_content();
-        }
-        if self.ledger.is_closed() {
-            return;
-        }
         if let Some((status, words)) = failure {
             let count = if has_content {
                 Count::Estimated

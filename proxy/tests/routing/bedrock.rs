@@ -125,6 +125,13 @@ async fn a_stream_that_fails_ends_in_an_error_of_anthropics() {
         assert_eq!(final_error(&events), Some("api_error"));
         assert_eq!(stack.outcome().await.status, UsageStatus::UpstreamError);
     }
+    // The request was sent, whatever became of it.
+    stack
+        .fakes
+        .bedrock
+        .next(Script::text("nothing of it").fault(Point::Headers, Action::Reset));
+    assert_eq!(stack.send(true).await.status(), 502);
+    assert_eq!(stack.outcome().await.status, UsageStatus::UpstreamError);
 }
 
 #[tokio::test]

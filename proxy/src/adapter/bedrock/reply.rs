@@ -3,6 +3,7 @@
 use aws_sdk_bedrockruntime::error::{ProvideErrorMetadata, SdkError};
 use aws_sdk_bedrockruntime::operation::RequestId as _;
 use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
+use aws_smithy_runtime_api::client::result::DispatchFailure;
 use bytes::Bytes;
 use http::header::{CACHE_CONTROL, RETRY_AFTER};
 use http::{HeaderValue, StatusCode};
@@ -10,6 +11,7 @@ use uuid::Uuid;
 
 use super::errors::to_anthropic;
 use super::log::for_log;
+use crate::adapter::http1::SendError;
 use crate::adapter::{AdapterError, BrokenReply, Chunk, ChunkStream, Reply, answer_headers, chain};
 
 /// The content type of an answer that is whole.
@@ -81,11 +83,22 @@ where
         SdkError::DispatchFailure(ref failed) if failed.is_io() => {
             Err(AdapterError::Connect(text_of(error)))
         }
+        SdkError::DispatchFailure(ref failed) if was_sent(failed) => {
+            Err(AdapterError::NoAnswer(text_of(error)))
+        }
         SdkError::ConstructionFailure(_) | SdkError::DispatchFailure(_) => {
             Err(AdapterError::Build(text_of(error)))
         }
         _ => Err(AdapterError::NoAnswer(text_of(error))),
     }
+}
+
+/// Whether it was the connection that failed, and not what comes before sending, such as signing.
+fn was_sent(failed: &DispatchFailure) -> bool {
+    failed
+        .as_connector_error()
+        .and_then(std::error::Error::source)
+        .is_some_and(<dyn std::error::Error>::is::<SendError>)
 }
 
 /// An SDK error's chain as text: the error itself holds a response that cannot be shared between threads. Its `Debug` form

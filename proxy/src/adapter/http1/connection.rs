@@ -1,5 +1,6 @@
 //! A connection: one request at a time, and what has come of its answer.
 
+use std::future::{Future as _, poll_fn};
 use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::task::{Context, Poll, Waker, ready};
@@ -11,6 +12,7 @@ use hyper_rustls::MaybeHttpsStream;
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead as _, AsyncWrite as _, ReadBuf};
 use tokio::net::TcpStream;
+use tokio::task::coop::unconstrained;
 use tokio_util::io::poll_read_buf;
 
 use super::SendError;
@@ -60,9 +62,9 @@ impl Connection {
         (self.written, self.is_sent, self.searched) = (0, false, 0);
     }
 
-    /// Whether the upstream cannot have seen anything of the request.
+    /// Whether the connection failed at the first write, so that the upstream cannot have received the whole request.
     pub(super) fn took_nothing(&self) -> bool {
-        self.written == 0
+        !self.is_sent && self.written == 0
     }
 
     /// Whether the request is written whole.
@@ -110,7 +112,8 @@ impl Connection {
         }
         ready!(stream.poll_flush(cx))?;
         self.is_sent = true;
-        self.body = Bytes::new();
+        // A stream may be open for long, and needs neither; nor has the credential to stay in memory.
+        (self.head, self.body) = (Vec::new(), Bytes::new());
         Poll::Ready(Ok(()))
     }
 
@@ -138,8 +141,12 @@ impl Connection {
         // What it wakes from here on is not the task of the last request.
         let mut cx = Context::from_waker(Waker::noop());
         let mut byte = [0];
-        let read = Pin::new(&mut self.stream).poll_read(&mut cx, &mut ReadBuf::new(&mut byte));
-        self.is_sent && self.input.is_empty() && read.is_pending()
+        // A task that has done much already would be told that nothing is there, without a look.
+        let read = std::pin::pin!(unconstrained(poll_fn(|cx| {
+            Pin::new(&mut self.stream).poll_read(cx, &mut ReadBuf::new(&mut byte))
+        })));
+        let is_pending = read.poll(&mut cx).is_pending();
+        self.is_sent && self.input.is_empty() && is_pending
     }
 
     /// Holds no more memory than a connection needs that waits.

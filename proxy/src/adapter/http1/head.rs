@@ -161,6 +161,10 @@ fn parse(bytes: &Bytes, method: &Method) -> Result<Option<Head>, HeadError> {
     }
     let is_current = parsed.version == Some(1);
     let (framing, is_sure) = framing(method, status, &headers, is_current)?;
+    if framing == Framing::Chunked {
+        // It says nothing then, and must not be passed on (RFC 9112, 6.3).
+        headers.remove(CONTENT_LENGTH);
+    }
     let mut response = Response::new(());
     *response.status_mut() = status;
     *response.version_mut() = if is_current {
@@ -194,7 +198,9 @@ fn framing(
         || status == StatusCode::NO_CONTENT
         || status == StatusCode::NOT_MODIFIED
     {
-        return Ok((Framing::Length(0), true));
+        // One that announces a body all the same may send it.
+        let announces = is_encoded || length.is_some_and(|length| length > 0);
+        return Ok((Framing::Length(0), !announces));
     }
     if is_encoded {
         let mut codings = headers.get_all(TRANSFER_ENCODING).iter();

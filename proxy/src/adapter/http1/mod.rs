@@ -92,7 +92,7 @@ impl HttpClient {
     }
 
     /// Sends a request with an absolute URI and resolves when the answer's head is there. Dropping the future or the answer's
-    /// body closes the connection. A request of which a kept connection took nothing is sent again over another.
+    /// body closes the connection. A request at whose first write a kept connection fails is sent again over another.
     pub(super) async fn send(
         &self,
         request: Request<Bytes>,
