@@ -100,12 +100,20 @@ trait Source: Send + 'static {
 struct Cuttable {
     body: RelayBody,
     /// Until it is cut.
-    cut: Option<Pin<Box<WaitForCancellationFutureOwned>>>,
+    cut: Option<Cut>,
+}
+
+struct Cut {
+    token: CancellationToken,
+    wait: Pin<Box<WaitForCancellationFutureOwned>>,
 }
 
 impl Cuttable {
     fn new(body: RelayBody, cut: &CancellationToken) -> Self {
-        let cut = (!body.is_whole()).then(|| Box::pin(cut.clone().cancelled_owned()));
+        let cut = (!body.is_whole()).then(|| Cut {
+            token: cut.clone(),
+            wait: Box::pin(cut.clone().cancelled_owned()),
+        });
         Self { body, cut }
     }
 }
@@ -121,6 +129,13 @@ impl Source for Cuttable {
 
     fn poll_bytes(&mut self, cx: &mut Context<'_>) -> Poll<Option<Bytes>> {
         loop {
+            // Looked at each time, for an upstream that always has more is never waited for.
+            if let Some(cut) = &self.cut
+                && cut.token.is_cancelled()
+            {
+                self.cut = None;
+                self.body.interrupt();
+            }
             match Pin::new(&mut self.body).poll_frame(cx) {
                 Poll::Ready(Some(Ok(frame))) => {
                     if let Ok(bytes) = frame.into_data() {
@@ -129,11 +144,7 @@ impl Source for Cuttable {
                 }
                 Poll::Ready(None) => return Poll::Ready(None),
                 Poll::Pending => match &mut self.cut {
-                    Some(cut) => {
-                        ready!(cut.as_mut().poll(cx));
-                        self.cut = None;
-                        self.body.interrupt();
-                    }
+                    Some(cut) => ready!(cut.wait.as_mut().poll(cx)),
                     None => return Poll::Pending,
                 },
             }
