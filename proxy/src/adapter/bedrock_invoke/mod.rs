@@ -3,6 +3,7 @@
 mod body;
 pub(super) mod events;
 pub(super) mod request;
+mod writer;
 
 use std::sync::Arc;
 

@@ -9,6 +9,9 @@ use serde_json::{Value, json};
 use super::*;
 use crate::stream::FrameReader;
 
+mod citations;
+mod thinking;
+
 fn frame(kind: (&'static str, &str), message_type: &'static str, payload: &Value) -> Vec<u8> {
     let text = |value: &str| HeaderValue::String(value.to_owned().into());
     let message = Message::new(payload.to_string())
@@ -49,6 +52,11 @@ fn tool_start(index: u64, id: &str, name: &str) -> Vec<u8> {
         "contentBlockStart",
         json!({"contentBlockIndex": index, "start": start}),
     )
+}
+
+fn citation(index: u64, title: &str) -> Vec<u8> {
+    let citation = json!({"title": title, "sourceContent": [{"text": "c"}], "location": {"documentPage": {"documentIndex": 0, "start": 1, "end": 2}}});
+    delta(index, &json!({"citation": citation}))
 }
 
 fn stop(index: u64) -> Vec<u8> {
@@ -290,100 +298,6 @@ fn empty_and_blank_texts_show_nothing() {
 }
 
 #[test]
-fn thinking_has_its_signature_at_its_end() {
-    let frames = [
-        start(),
-        reasoning(0, &json!({"text": "I "})),
-        reasoning(0, &json!({"text": "think"})),
-        reasoning(0, &json!({"signature": "c2"})),
-        reasoning(0, &json!({"signature": "ln"})),
-        stop(0),
-        reasoning(1, &json!({"signature": "b25l"})),
-        stop(1),
-        message_stop("end_turn"),
-        metadata(),
-    ];
-    let (events, _) = read(context(), &frames);
-    assert_eq!(
-        content(&events),
-        [
-            json!({"type": "thinking", "thinking": "I think", "signature": "c2ln"}),
-            json!({"type": "thinking", "thinking": "", "signature": "b25l"})
-        ]
-    );
-    let signatures = events
-        .iter()
-        .filter(|(_, data)| data["delta"]["type"] == "signature_delta")
-        .count();
-    assert_eq!(signatures, 2, "clients replace a signature by the next");
-}
-
-#[test]
-fn redacted_thinking_is_whole_and_decoded_once() {
-    let data = "EuoBCoYBGAIiQL7a";
-    // Each delta's blob is base64 of its own, with padding where it ends.
-    let wire = |piece: &str| {
-        let blob = base64::prelude::BASE64_STANDARD.encode(piece);
-        reasoning(0, &json!({"redactedContent": blob}))
-    };
-    let frames = [
-        start(),
-        wire(&data[..5]),
-        wire(""),
-        wire(&data[5..12]),
-        wire(&data[12..]),
-        stop(0),
-        text(1, "a"),
-        stop(1),
-        message_stop("end_turn"),
-        metadata(),
-    ];
-    let (events, _) = read(context(), &frames);
-    assert_eq!(
-        content(&events)[0],
-        json!({"type": "redacted_thinking", "data": data})
-    );
-}
-
-#[test]
-fn reasoning_that_is_not_signed_is_not_shown_but_counted() {
-    let frames = [
-        start(),
-        reasoning(0, &json!({"text": "secretly"})),
-        stop(0),
-        text(1, ""),
-        text(1, "said"),
-        stop(1),
-        message_stop("end_turn"),
-        metadata(),
-    ];
-    let mut events = Events::new(other());
-    let (seen, _) = run(&mut events, &frames);
-    assert!(!seen.contains("secretly"));
-    assert_eq!(events.take_hidden(), "secretly".len());
-    let (events, _) = read(other(), &frames);
-    assert_eq!(content(&events), [json!({"type": "text", "text": "said"})]);
-}
-
-#[test]
-fn reasoning_that_another_model_signed_is_shown_at_its_end() {
-    let frames = [
-        start(),
-        reasoning(0, &json!({"text": "a\n"})),
-        reasoning(0, &json!({"text": "b"})),
-        reasoning(0, &json!({"signature": "s"})),
-        stop(0),
-        message_stop("end_turn"),
-        metadata(),
-    ];
-    let (events, _) = read(other(), &frames);
-    assert_eq!(
-        content(&events),
-        [json!({"type": "thinking", "thinking": "a\nb", "signature": "s"})]
-    );
-}
-
-#[test]
 fn a_call_without_arguments_is_whole() {
     for deltas in [vec![], vec![delta(0, &json!({"toolUse": {"input": ""}}))]] {
         let frames: Vec<_> = [
@@ -465,56 +379,6 @@ fn what_has_no_form_is_passed_over() {
     let (events, error) = read(context(), &frames);
     assert!(error.is_none());
     assert_eq!(content(&events), [json!({"type": "text", "text": "a"})]);
-}
-
-fn citation(index: u64, title: &str) -> Vec<u8> {
-    let citation = json!({"title": title, "sourceContent": [{"text": "c"}], "location": {"documentPage": {"documentIndex": 0, "start": 1, "end": 2}}});
-    delta(index, &json!({"citation": citation}))
-}
-
-fn cited_titles(block: &Value) -> Vec<&str> {
-    let citations = block["citations"].as_array();
-    citations
-        .into_iter()
-        .flatten()
-        .map(|citation| citation["document_title"].as_str().unwrap())
-        .collect()
-}
-
-#[test]
-fn citations_come_with_the_text_they_are_for_which_mostly_follows_them() {
-    let frames = [
-        start(),
-        text(0, "Employees get "),
-        stop(0),
-        citation(1, "first"),
-        citation(1, "second"),
-        text(1, " "),
-        text(1, "20 days"),
-        text(1, "."),
-        stop(1),
-        text(2, "Also"),
-        citation(2, "behind"),
-        stop(2),
-        citation(3, "of nothing"),
-        stop(3),
-        message_stop("end_turn"),
-        metadata(),
-    ];
-    let (events, _) = read(context(), &frames);
-    let blocks = content(&events);
-    let seen: Vec<_> = blocks
-        .iter()
-        .map(|block| (block["text"].as_str().unwrap(), cited_titles(block)))
-        .collect();
-    assert_eq!(
-        seen,
-        [
-            ("Employees get ", vec![]),
-            (" 20 days.", vec!["first", "second"]),
-            ("Also", vec!["behind"]),
-        ]
-    );
 }
 
 #[test]
