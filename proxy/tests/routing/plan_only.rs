@@ -33,12 +33,11 @@ async fn an_answer_without_stream_may_take_as_long_to_one_who_asked_for_a_stream
         r#"{"usage":{"input_tokens":3,"output_tokens":5}}"#,
     );
     let mut stack = Stack::start(Setup {
-        plan_url: Some(plan.await),
         timeouts: Timeouts {
             plan_first_byte: Duration::from_millis(300),
             ..Setup::default().timeouts
         },
-        ..Setup::plan_only()
+        ..Setup::of_plan_at(plan.await)
     })
     .await;
     assert_eq!(stack.send(true).await.status(), 200);
@@ -52,11 +51,7 @@ async fn an_answer_that_breaks_off_is_paid_by_an_estimate() {
         Duration::ZERO,
         "",
     );
-    let mut stack = Stack::start(Setup {
-        plan_url: Some(plan.await),
-        ..Setup::plan_only()
-    })
-    .await;
+    let mut stack = Stack::start(Setup::of_plan_at(plan.await)).await;
     assert_eq!(stack.send(false).await.status(), 502);
     let outcome = stack.outcome().await;
     assert_eq!(
@@ -72,11 +67,7 @@ async fn an_error_whose_body_breaks_off_keeps_its_headers() {
         Duration::ZERO,
         "",
     );
-    let mut stack = Stack::start(Setup {
-        plan_url: Some(plan.await),
-        ..Setup::plan_only()
-    })
-    .await;
+    let mut stack = Stack::start(Setup::of_plan_at(plan.await)).await;
     let response = stack.send(true).await;
     assert_eq!(response.status(), 429);
     for (name, value) in [

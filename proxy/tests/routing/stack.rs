@@ -79,6 +79,14 @@ impl Setup {
             ..Self::default()
         }
     }
+
+    /// As [`plan_only`](Self::plan_only), with a Plan that is none of the fakes.
+    pub(crate) fn of_plan_at(url: Url) -> Self {
+        Self {
+            plan_url: Some(url),
+            ..Self::plan_only()
+        }
+    }
 }
 
 /// A running stack.

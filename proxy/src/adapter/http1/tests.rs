@@ -12,6 +12,11 @@ const OK: &str = "HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok";
 
 /// A client for an upstream on this machine, and the upstream.
 async fn pair() -> (HttpClient, TcpListener) {
+    keeping(8, TIMEOUT).await
+}
+
+/// The same, keeping so many connections for so long.
+async fn keeping(max_idle: usize, idle_timeout: Duration) -> (HttpClient, TcpListener) {
     let upstream = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let allowed = format!("http://{}", upstream.local_addr().unwrap());
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
@@ -21,7 +26,7 @@ async fn pair() -> (HttpClient, TcpListener) {
         .with_root_certificates(rustls::RootCertStore::empty())
         .with_no_client_auth();
     let connector = GuardedConnector::new(Arc::new(allowed.parse().unwrap()), &tls, TIMEOUT);
-    (HttpClient::new(connector, 8, TIMEOUT), upstream)
+    (HttpClient::new(connector, max_idle, idle_timeout), upstream)
 }
 
 fn request(upstream: &TcpListener, body: impl Into<Bytes>) -> Request<Bytes> {
@@ -169,6 +174,46 @@ async fn a_connection_that_was_closed_meanwhile_is_replaced() {
         assert_eq!(text(answer.unwrap()).await.unwrap(), "ok");
         // The end of the connection is on its way.
         tokio::task::yield_now().await;
+    }
+}
+
+#[tokio::test]
+async fn no_more_connections_are_kept_than_are_to_be_and_none_for_longer() {
+    for (max_idle, idle_timeout, kept) in [
+        (1, TIMEOUT, 1),
+        (2, TIMEOUT, 2),
+        (2, Duration::from_millis(200), 0),
+    ] {
+        let (client, upstream) = keeping(max_idle, idle_timeout).await;
+        let (one, two) = (request(&upstream, "!"), request(&upstream, "!"));
+        let (one, two, streams) = tokio::join!(client.send(one), client.send(two), async {
+            let mut streams = Vec::new();
+            for _ in 0..2 {
+                streams.push(upstream.accept().await.unwrap().0);
+            }
+            for stream in &mut streams {
+                read_request(stream).await;
+                stream.write_all(OK.as_bytes()).await.unwrap();
+            }
+            streams
+        });
+        for answer in [one, two] {
+            assert_eq!(text(answer.unwrap()).await.unwrap(), "ok");
+        }
+        let (closed, mut closings) = tokio::sync::mpsc::unbounded_channel();
+        for mut stream in streams {
+            let closed = closed.clone();
+            tokio::spawn(async move {
+                let _ = stream.read(&mut [0]).await;
+                closed.send(()).ok();
+            });
+        }
+        for _ in kept..2 {
+            closings.recv().await.unwrap();
+        }
+        assert!(closings.try_recv().is_err(), "{kept} are kept");
+        let origin = Origin::of(request(&upstream, "!").uri()).unwrap();
+        assert_eq!(client.pool.has(&origin), kept > 0);
     }
 }
 
